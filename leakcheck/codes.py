@@ -1,0 +1,61 @@
+"""Finding codes: `LC` and three digits, by family. A code is never renumbered.
+
+1xx future dependence, 2xx masks, padding, packing, 3xx cache and decoding, 4xx batch and determinism,
+5xx recompute path, 8xx holes in the proof, 9xx the tool itself.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Code:
+    id: str
+    title: str
+    remedy: str
+
+
+CODES: dict[str, Code] = {}
+
+
+def _register(id: str, title: str, remedy: str) -> Code:
+    if id in CODES:
+        raise ValueError(f"finding code {id} is registered twice")
+    CODES[id] = Code(id, title, remedy)
+    return CODES[id]
+
+
+FUTURE_DEPENDENCE = _register(
+    "LC101",
+    "a past position depends on a future token",
+    "find the first stage marked LEAK; give its kernel a causal mask, or shift what it reads by one position",
+)
+DEAD_DEPENDENCE = _register(
+    "LC102",
+    "an inner tensor depends on a future token, the output does not",
+    "make sure that nothing past the audited output ever reads this tensor",
+)
+GRADIENT_ONLY = _register(
+    "LC103",
+    "a past output has a gradient with respect to a future embedding, but no changed token moved it",
+    "look for a path that the drawn tokens did not excite; audit with trained weights or a longer sequence",
+)
+MASK_IS_NONE = _register(
+    "LC201",
+    "the attention mask was None and the kernel does not mask by itself",
+    "materialise the mask whenever the kernel that runs masks only by the tensor it is given",
+)
+RECOMPUTE_LEAK = _register(
+    "LC501",
+    "the recompute path lets the future in",
+    "re-mask the stored attention weights before they are applied to new values",
+)
+CONTROL_MISSED = _register(
+    "LC901",
+    "the harness did not see a leak that it planted itself",
+    "do not trust the other verdicts of this run; report the subject to leakcheck",
+)
+VACUOUS = _register(
+    "LC902",
+    "no past token reaches any later output",
+    "a model that ignores its past cannot leak by this measure; check the weights and the input",
+)
