@@ -1,0 +1,16 @@
+"""Checkpoints: where a running model is measured, found live in its frames.
+
+`recorder` watches one forward, `source` turns frames into file, lines and source text, a plan (`method1_v3`,
+`modules`) turns what was watched into `Reading`s: tensors with a place, and a way to run that place again.
+"""
+
+from torch import nn
+
+from leakcheck.checkpoints.method1_v3 import Method1Plan
+from leakcheck.checkpoints.modules import ModulesPlan
+from leakcheck.checkpoints.reading import Plan
+
+
+def plan_for(model: nn.Module) -> Plan:
+    """The 14 stages where the model has Method1_v3's replay, else one checkpoint for each module."""
+    return Method1Plan(model) if Method1Plan.fits(model) else ModulesPlan(model)

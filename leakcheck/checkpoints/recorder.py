@@ -1,0 +1,210 @@
+"""Watch one forward pass: calls, their arguments and results, and the locals around chosen statements.
+
+Built on `sys.settrace`, so nothing in the subject is patched and the line numbers are those of the running code.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import CellType, CodeType, FrameType, FunctionType
+from typing import Any
+
+from torch.utils import _pytree as pytree
+
+Position = tuple[int, int, int, int]  # first line, last line, first column, end column; lines are 1-based
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a watched function.
+
+    `arguments` are bound by name and their containers copied, so that later mutation does not reach them. `parent` is
+    the nearest enclosing watched call and `position` the call expression in the parent's source. `span` orders calls:
+    one encloses another when its span does.
+    """
+
+    code: CodeType
+    arguments: dict[str, Any]
+    parent: "Call | None"
+    position: Position | None
+    function: FunctionType
+    result: Any = None
+    return_line: int | None = None
+    span: tuple[int, int] = (0, 0)
+
+    def run(self, arguments: Mapping[str, Any]) -> Any:
+        """Call the same function again with other arguments."""
+        code = self.code
+        positional = code.co_varnames[: code.co_argcount]
+        keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+        args = [arguments[name] for name in positional]
+        kwargs = {name: arguments[name] for name in keyword_only}
+        rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :]
+        if code.co_flags & 0x04:  # *args
+            args.extend(arguments[rest[0]])
+            rest = rest[1:]
+        if code.co_flags & 0x08:  # **kwargs
+            kwargs.update(arguments[rest[0]])
+        return self.function(*args, **kwargs)
+
+
+@dataclass(eq=False)
+class Visit:
+    """One run of a watched range of lines: the locals before it and after it."""
+
+    lines: tuple[int, int]
+    call: Call
+    before: dict[str, Any]
+    after: dict[str, Any] = field(default_factory=dict)
+    executed: set[int] = field(default_factory=set)
+    span: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class Recording:
+    """All that was watched in one forward, in order of entry; `visits` by code object."""
+
+    calls: list[Call] = field(default_factory=list)
+    visits: dict[CodeType, list[Visit]] = field(default_factory=dict)
+
+    def of(self, code: CodeType) -> list[Call]:
+        return [call for call in self.calls if call.code is code]
+
+
+def record(
+    run: Callable[[], Any],
+    *,
+    codes: Iterable[CodeType],
+    callees_of: Iterable[CodeType] = (),
+    everything_below: Iterable[CodeType] = (),
+    ranges: Mapping[CodeType, Iterable[tuple[int, int]]] | None = None,
+) -> tuple[Any, Recording]:
+    """Run `run` and record the calls of `codes`.
+
+    Functions that are called directly by one of `callees_of`, or anywhere below one of `everything_below`, are
+    recorded too. `ranges` gives, by code object, the first and last lines of statements whose locals are kept.
+
+    Returns:
+        what `run` returned, and the recording.
+    """
+    watched = set(codes)
+    parents = set(callees_of)
+    deep = set(everything_below)
+    line_ranges = {code: tuple(spans) for code, spans in (ranges or {}).items()}
+    recording = Recording()
+    open_calls: dict[int, Call] = {}  # by id of the live frame
+    clock = 0
+
+    def tick() -> int:
+        nonlocal clock
+        clock += 1
+        return clock
+
+    def enclosing(frame: FrameType) -> tuple[Call | None, FrameType | None]:
+        outer = frame.f_back
+        while outer is not None:
+            if id(outer) in open_calls:
+                return open_calls[id(outer)], outer
+            outer = outer.f_back
+        return None, None
+
+    def on_call(frame: FrameType, event: str, arg: Any):
+        code = frame.f_code
+        if code not in watched:
+            caller = frame.f_back.f_code if frame.f_back else None
+            if caller not in parents and not _inside(frame, deep):
+                return None
+            if code.co_name.startswith("<"):  # comprehensions and lambdas are not functions of their own
+                return None
+        parent, parent_frame = enclosing(frame)
+        call = Call(
+            code=code,
+            arguments=_copy_containers({name: frame.f_locals[name] for name in _parameter_names(code)}),
+            parent=parent,
+            position=position_in(parent_frame) if parent_frame else None,
+            function=_function_of(frame),
+            span=(tick(), 0),
+        )
+        open_calls[id(frame)] = call
+        recording.calls.append(call)
+        spans = line_ranges.get(code, ())
+        if not spans:
+            frame.f_trace_lines = False
+        live: dict[tuple[int, int], Visit] = {}
+
+        def on_event(frame: FrameType, event: str, arg: Any):
+            if event == "line":
+                _follow_lines(frame, call, spans, live)
+            elif event == "return":
+                _close(live, frame.f_locals)
+                call.result = arg
+                call.return_line = frame.f_lineno
+                call.span = (call.span[0], tick())
+                open_calls.pop(id(frame), None)
+            return on_event
+
+        return on_event
+
+    def _follow_lines(frame, call, spans, live) -> None:
+        line = frame.f_lineno
+        for span in spans:
+            inside = span[0] <= line <= span[1]
+            if not inside and span in live:
+                _close({span: live.pop(span)}, frame.f_locals)
+            elif inside:
+                if span not in live:
+                    visit = Visit(span, call, before=_copy_containers(dict(frame.f_locals)), span=(tick(), 0))
+                    live[span] = visit
+                    recording.visits.setdefault(call.code, []).append(visit)
+                live[span].executed.add(line)
+
+    def _close(live: dict[tuple[int, int], Visit], values: Mapping[str, Any]) -> None:
+        for visit in live.values():
+            visit.after = _copy_containers(dict(values))
+            visit.span = (visit.span[0], tick())
+
+    previous = sys.gettrace()
+    sys.settrace(on_call)
+    try:
+        result = run()
+    finally:
+        sys.settrace(previous)
+    return result, recording
+
+
+def position_in(frame: FrameType) -> Position | None:
+    """Where `frame` is now: the source range of the expression that its current instruction belongs to."""
+    positions = list(frame.f_code.co_positions())
+    line, end_line, column, end_column = positions[frame.f_lasti // 2]
+    if line is None:
+        return None
+    return line, end_line or line, column or 0, end_column or 0
+
+
+def _inside(frame: FrameType, codes: set[CodeType]) -> bool:
+    if not codes:
+        return False
+    outer = frame.f_back
+    while outer is not None:
+        if outer.f_code in codes:
+            return True
+        outer = outer.f_back
+    return False
+
+
+def _parameter_names(code: CodeType) -> tuple[str, ...]:
+    count = code.co_argcount + code.co_kwonlyargcount
+    count += bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)
+    return code.co_varnames[:count]
+
+
+def _function_of(frame: FrameType) -> FunctionType:
+    """The function that `frame` runs, rebuilt from its code, globals and free variables (`__class__` among them)."""
+    code = frame.f_code
+    values = frame.f_locals
+    closure = tuple(CellType(values[name]) if name in values else CellType() for name in code.co_freevars)
+    return FunctionType(code, frame.f_globals, code.co_name, closure=closure)
+
+
+def _copy_containers(values: dict[str, Any]) -> dict[str, Any]:
+    return pytree.tree_map(lambda leaf: leaf, values)

@@ -1,0 +1,134 @@
+"""What is changed: every cut, several draws, laid out as rows of one batch."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from leakcheck.checkpoints.axes import Axes
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One way to change the future: other tokens, with embeddings `norm` times as long."""
+
+    name: str
+    seed: int
+    norm: float = 1.0
+
+
+# A large norm breaks masks whose value is merely large; two token draws make an accidental cancellation unlikely.
+DRAWS = (Draw("tokens-1", 1), Draw("tokens-2", 2), Draw("norm-100", 3, norm=100.0))
+
+BASE, TWIN, PAST = 0, 1, 2  # rows that every batch starts with
+_ELEMENTS = 2**24  # a batch stays below this many pairwise elements, which bounds memory at long lengths
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows: the base, its twin, the base with another past, then for each draw all of it and one row for each cut.
+
+    `tokens` is `[rows, seq]`; `scale` `[rows, seq]` multiplies the embeddings; `cut` `[rows]` is the first changed
+    position, `seq` where nothing is; `whole` `[rows]` is the row in which the same draw changed every position.
+    """
+
+    tokens: torch.Tensor
+    scale: torch.Tensor
+    cut: torch.Tensor
+    whole: torch.Tensor
+    draws: tuple[str, ...]  # by row
+    valid: torch.Tensor  # [seq]
+
+    @property
+    def axes(self) -> Axes:
+        return Axes(*self.tokens.shape)
+
+    @property
+    def past(self) -> torch.Tensor:
+        """Boolean `[rows, seq]`: positions before the row's cut, where nothing may move; padding left out."""
+        return self._changed & self._before & self.valid
+
+    @property
+    def past_padding(self) -> torch.Tensor:
+        """Boolean `[rows, seq]`: padded positions before the cut, which may see anything and are counted apart."""
+        return self._changed & self._before & ~self.valid
+
+    @property
+    def future(self) -> torch.Tensor:
+        """Boolean `[rows, seq]`: positions at or after the row's cut."""
+        return self._changed & ~self._before
+
+    @property
+    def source(self) -> torch.Tensor:
+        """Integer `[rows, seq]`: the batch row whose values a stage's own input takes when it is measured locally."""
+        return torch.where(self._before, torch.tensor(BASE), self.whole[:, None])
+
+    @property
+    def covered_pairs(self) -> torch.Tensor:
+        """Boolean `[seq, seq]`: some row changed the input at the second position and was measured at the first."""
+        changed = (self.tokens != self.tokens[BASE]) | (self.scale != self.scale[BASE])  # [rows, seq]
+        return self.past.float().T @ changed.float() > 0
+
+    @property
+    def _before(self) -> torch.Tensor:
+        return torch.arange(self.tokens.shape[1]) < self.cut[:, None]
+
+    @property
+    def _changed(self) -> torch.Tensor:
+        return (self.cut < self.tokens.shape[1])[:, None]
+
+
+def batches(
+    *, seq: int, vocab_size: int, valid: torch.Tensor, seed: int, sizes: Collection[int]
+) -> Iterator[Batch]:
+    """All cuts 1..seq-1 of all draws, in as few batches as memory allows.
+
+    The number of rows is none of `sizes` (the model's), so that the batch axis can be told from every other.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randint(vocab_size, (seq,), generator=generator)
+    per_batch = max(2, _ELEMENTS // (seq * seq * 16))
+    cuts = [(draw, cut) for draw in DRAWS for cut in range(1, seq)]
+    for start in range(0, len(cuts), per_batch):
+        yield _batch(base, cuts[start : start + per_batch], vocab_size, valid, seed, sizes)
+
+
+def _batch(
+    base: torch.Tensor,
+    cuts: list[tuple[Draw, int]],
+    vocab_size: int,
+    valid: torch.Tensor,
+    seed: int,
+    sizes: Collection[int],
+) -> Batch:
+    seq = len(base)
+    last = int(valid.nonzero()[-1])
+    past = base.clone()
+    past[:last] = _other_tokens(base, vocab_size, seed + 1000)[:last]
+
+    rows = [(base, torch.ones(seq), seq, BASE, "base")] * 2 + [(past, torch.ones(seq), seq, PAST, "past")]
+    for draw in dict.fromkeys(draw for draw, _ in cuts):
+        other = _other_tokens(base, vocab_size, seed + draw.seed)
+        whole = len(rows)
+        for cut in (0, *(cut for of, cut in cuts if of is draw)):
+            tokens, scale = base.clone(), torch.ones(seq)
+            tokens[cut:] = other[cut:]
+            scale[cut:] = draw.norm
+            rows.append((tokens, scale, cut, whole, draw.name))
+    while len(rows) in sizes or len(rows) == seq:
+        rows.append(rows[TWIN])
+    tokens, scales, firsts, wholes, names = zip(*rows, strict=True)
+    return Batch(
+        tokens=torch.stack(tokens),
+        scale=torch.stack(scales),
+        cut=torch.tensor(firsts),
+        whole=torch.tensor(wholes),
+        draws=names,
+        valid=valid,
+    )
+
+
+def _other_tokens(base: torch.Tensor, vocab_size: int, seed: int) -> torch.Tensor:
+    """Tokens `[seq]` that differ from `base` at every position."""
+    generator = torch.Generator().manual_seed(seed)
+    return (base + torch.randint(1, vocab_size, base.shape, generator=generator)) % vocab_size

@@ -1,0 +1,224 @@
+"""Measure one batch: how far past positions move end to end, by gradient, and locally, at every checkpoint."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from leakcheck.checkpoints.axes import Axes
+from leakcheck.checkpoints.reading import Plan, Reading
+from leakcheck.checkpoints.recorder import record
+from leakcheck.config import Configuration
+from leakcheck.errors import SubjectCrash
+from leakcheck.findings import WorstCase
+from leakcheck.probes.draws import BASE, PAST, TWIN, Batch
+from leakcheck.probes.tap import tapped
+from leakcheck.subjects import running
+from leakcheck.subjects.subject import input_embedding
+
+
+@dataclass(frozen=True)
+class Deltas:
+    """Numbers of one tensor under one batch.
+
+    `output` is the largest move of a past position, `allowed` the largest move of a position that may see the change,
+    `gradient` the largest gradient of a random combination of past activations with respect to a future embedding,
+    `local` the largest move of a past position when only the future rows of the stage's own input change.
+    """
+
+    output: float = 0.0
+    allowed: float = 0.0
+    gradient: float = 0.0
+    local: float | None = None
+    padded: int = 0  # padded positions that moved
+    worst: WorstCase | None = None
+
+    def join(self, other: "Deltas") -> "Deltas":
+        """The worse of two measurements of the same tensor."""
+        local = [value for value in (self.local, other.local) if value is not None]
+        return Deltas(
+            output=max(self.output, other.output),
+            allowed=max(self.allowed, other.allowed),
+            gradient=max(self.gradient, other.gradient),
+            local=max(local, default=None),
+            padded=max(self.padded, other.padded),
+            worst=self.worst if self.output >= other.output else other.worst,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One forward: the deltas of the logits and of each reading, and whether the past reaches the last position."""
+
+    logits: Deltas
+    readings: tuple[tuple[Reading, Deltas], ...]
+    past_effect: float
+    twin_delta: float
+    base_logits: torch.Tensor  # [seq, vocab]
+
+
+def measure(
+    model: nn.Module,
+    plan: Plan | None,
+    batch: Batch,
+    configuration: Configuration,
+    *,
+    plant_at: int | None = None,
+) -> Measurement:
+    """Run `batch` once under `configuration` (which the model is already in) and measure everything.
+
+    Cost: one forward, one backward, one run of each stage; where a gradient is found, one more backward per tensor.
+
+    Raises:
+        SubjectCrash: the forward raised, or a position that the change cannot excuse is not finite.
+    """
+    axes = batch.axes
+    with torch.enable_grad(), tapped(input_embedding(model), batch.scale, plant_at=plant_at) as tap:
+
+        def run() -> torch.Tensor:
+            return running.forward(model, batch.tokens, configuration)
+
+        if plan is None:
+            logits, readings = run(), []
+        else:
+            logits, recording = record(run, **plan.watch())
+            readings = [r for r in plan.readings(recording, axes) if r.tensors]
+    if logits.shape[:2] != batch.tokens.shape:
+        raise SubjectCrash(f"logits have shape {list(logits.shape)}, expected [batch, seq, vocab] of {list(batch.tokens.shape)}")
+    if not logits[BASE, batch.valid].isfinite().all():
+        raise SubjectCrash(f"the forward returned NaN or infinity under {configuration.id}")
+
+    rows = [logits.flatten(2), *(_rows(reading.tensors, axes) for reading in readings)]
+    gradients = _gradients(rows, batch, tap.leaves)
+    moved = [replace(_moves(r, batch), gradient=g) for r, g in zip(rows, gradients, strict=True)]
+    local = [_local(reading, batch) for reading in readings]
+    last = int(batch.valid.nonzero()[-1])
+    return Measurement(
+        logits=moved[0],
+        readings=tuple((r, replace(d, local=lo)) for r, d, lo in zip(readings, moved[1:], local, strict=True)),
+        past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
+        twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
+        base_logits=logits[BASE].detach(),
+    )
+
+
+def measure_rows(
+    model: nn.Module, batch: Batch, configuration: Configuration, *, plant_at: int | None = None
+) -> Measurement:
+    """The deltas of the logits alone, each row run by itself from the same random state.
+
+    For a model whose rows depend on their batch: dropout draws another mask for each row, batch statistics mix rows.
+    Cost: one forward for each row, no gradient.
+    """
+    rows = []
+    for tokens, scale in zip(batch.tokens, batch.scale, strict=True):
+        torch.manual_seed(0)
+        with torch.no_grad(), tapped(input_embedding(model), scale[None], plant_at=plant_at):
+            rows.append(running.forward(model, tokens[None], configuration)[0])
+    logits = torch.stack(rows)  # [batch, seq, vocab]
+    last = int(batch.valid.nonzero()[-1])
+    return Measurement(
+        logits=_moves(logits, batch),
+        readings=(),
+        past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
+        twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
+        base_logits=logits[BASE],
+    )
+
+
+def planted_local(readings: Sequence[Reading], batch: Batch, plant_at: int) -> float | None:
+    """The local delta of a stage to whose output a leak is added; `None` when no stage returns hidden states."""
+    axes = batch.axes
+    for reading in reversed(readings):
+        replay = reading.replay
+        if replay is None or any(axes.pairwise(tensor) for tensor in reading.tensors):
+            continue
+
+        def planted(inputs: Any, replay: Callable = replay) -> list[torch.Tensor]:
+            rows = _rows(list(replay(inputs)), axes).clone()
+            rows[:, plant_at] += 1e-3 * rows[:, plant_at + 1]
+            return [rows]
+
+        return _local(replace(reading, replay=planted), batch)
+    return None
+
+
+def _rows(tensors: Sequence[torch.Tensor], axes: Axes) -> torch.Tensor:
+    """The tensors of a reading side by side: `[batch, seq, features]`."""
+    rows = [axes.rows(tensor) for tensor in tensors]
+    return torch.cat([r if r.is_floating_point() else r.to(torch.get_default_dtype()) for r in rows if r is not None], -1)
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """|a - b|, zero where both are the same infinity, infinite where one is not a number."""
+    difference = torch.where(a == b, torch.zeros((), dtype=a.dtype), (a - b).abs())
+    return difference.detach().nan_to_num(nan=float("inf"))
+
+
+def _moves(rows: torch.Tensor, batch: Batch) -> Deltas:
+    distance = _distance(rows, rows[BASE])  # [batch, seq, features]
+    largest = distance.amax(-1)  # [batch, seq]
+    past = largest.masked_fill(~batch.past, 0.0)
+    index = int(past.argmax())
+    row, position = divmod(index, past.shape[1])
+    output = past[row, position].item()
+    worst = None
+    if output > 0:
+        channel = int(distance[row, position].argmax())
+        worst = WorstCase(int(batch.cut[row]), position, channel, batch.draws[row], output)
+    padded = (largest.masked_fill(~batch.past_padding, 0.0) > 0).any(0)
+    allowed = largest.masked_fill(~batch.future, 0.0)
+    return Deltas(output, allowed.max().item(), padded=int(padded.sum()), worst=worst)
+
+
+def _gradients(rows: Sequence[torch.Tensor], batch: Batch, leaves: Sequence[torch.Tensor]) -> list[float]:
+    """For each tensor, the largest gradient of its past rows with respect to future embeddings.
+
+    All past activations are combined with random signs, so that one backward pass covers every pair of positions;
+    two gradients cancel with probability zero. One backward of the sum shows whether any tensor has a gradient.
+    """
+    generator = torch.Generator().manual_seed(0)
+    combined = []
+    for r in rows:
+        if not r.requires_grad:
+            combined.append(None)
+            continue
+        signs = torch.randint(0, 2, r.shape[1:], generator=generator).to(r.dtype) * 2 - 1  # [seq, features]
+        combined.append((r * signs * batch.past[..., None]).sum())
+    connected = [c for c in combined if c is not None]
+    if not connected or not leaves:
+        return [0.0] * len(rows)
+    future = [~(batch.past | batch.past_padding) & (batch.cut < batch.tokens.shape[1])[:, None]] * len(leaves)
+    if not _largest(torch.stack(connected).sum(), leaves, future):
+        return [0.0] * len(rows)
+    return [0.0 if c is None else _largest(c, leaves, future) for c in combined]
+
+
+def _largest(value: torch.Tensor, leaves: Sequence[torch.Tensor], where: Sequence[torch.Tensor]) -> float:
+    gradients = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
+    largest = [
+        g.abs().amax(-1).masked_fill(~w, 0.0).nan_to_num(nan=float("inf")).max().item()
+        for g, w in zip(gradients, where, strict=True)
+        if g is not None
+    ]
+    return max(largest, default=0.0)
+
+
+@torch.no_grad()
+def _local(reading: Reading, batch: Batch) -> float | None:
+    """Run the stage on inputs whose past rows are the base's and whose future rows are another sequence's."""
+    if reading.replay is None:
+        return None
+    axes, source = batch.axes, batch.source
+
+    def patch(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or isinstance(leaf, nn.Parameter):
+            return leaf
+        return axes.patch(leaf.detach(), source)
+
+    rows = _rows(list(reading.replay(pytree.tree_map(patch, reading.inputs))), axes)
+    distance = _distance(rows, rows[BASE]).amax(-1)
+    return distance.masked_fill(~batch.past, 0.0).max().item()

@@ -1,0 +1,76 @@
+"""AuditResult to JSON and back. The keys are the field names, except where a field says otherwise."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from leakcheck.errors import UsageError
+from leakcheck.findings import SCHEMA_VERSION, AuditResult
+from leakcheck.report.registry import renders
+
+# A dataclass takes no configuration from a TypeAdapter, but inherits that of the type around it: hence the dict.
+_READER: TypeAdapter[dict[str, AuditResult]] = TypeAdapter(dict[str, AuditResult], config=ConfigDict(extra="forbid"))
+
+
+@renders(".json")
+def render(result: AuditResult) -> str:
+    """Indented at the top; below it one line per entry, so that two reports diff well and long ones stay small."""
+    entries = [f"  {_line(key)}: {_block(value)}" for key, value in _plain(result).items()]
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def read(text: str) -> AuditResult:
+    """The document that `render` wrote.
+
+    Raises:
+        UsageError: not JSON, another schema version, or keys or values that the schema does not have.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"not a leakcheck report: not JSON ({error})") from error
+    if not isinstance(data, dict) or "schema_version" not in data:
+        raise UsageError("not a leakcheck report: it has no schema_version")
+    if data["schema_version"] != SCHEMA_VERSION:
+        raise UsageError(
+            f"report has schema_version {data['schema_version']!r}, this leakcheck reads {SCHEMA_VERSION!r}: "
+            "write it again, or use the leakcheck that wrote it"
+        )
+    subject = data.get("subject")
+    if isinstance(subject, dict) and "class" in subject:
+        data["subject"] = {"class_name" if key == "class" else key: value for key, value in subject.items()}
+    try:
+        return _READER.validate_python({"": data})[""]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "")
+        raise UsageError(f"not a leakcheck report: {where}: {first['msg']}") from error
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.metadata.get("json", field.name): _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else json.dumps(value)
+    return value
+
+
+def _block(value: Any) -> str:
+    if isinstance(value, dict) and value:
+        lines = [f"    {_line(key)}: {_line(entry)}" for key, entry in value.items()]
+        return "{\n" + ",\n".join(lines) + "\n  }"
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(f"    {_line(entry)}" for entry in value) + "\n  ]"
+    return _line(value)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,168 @@
+"""The checkpoints, folded: layers and configurations of one stage on one path become one measurement, the worst."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leakcheck.findings import Checkpoint, Verdict, worst
+from leakcheck.report.layout import Row, Section, Table
+from leakcheck.report.words import magnitude, number, place, shortened, span, verdict
+
+_GRAVE = (Verdict.LEAK, Verdict.CONTAMINATED, Verdict.SUSPECT)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`worst` has the gravest verdict and among those the largest output delta; `layers` are all that share both.
+
+    `remarks` are what the worst one does not tell: configurations under which the stage never ran, and notes.
+    """
+
+    worst: Checkpoint
+    layers: str
+    runs: str
+    remarks: tuple[str, ...]
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """Verdict, output delta, layers; control flow has no tensor, so that it ran is all there is to tell."""
+        if self.worst.output_delta is None and self.worst.verdict not in _GRAVE:
+            return f"ran {self.runs}", "", ""
+        return verdict(self.worst.verdict), number(self.worst.output_delta), self.layers
+
+
+def measure(checkpoints: Sequence[Checkpoint]) -> Measured:
+    gravest = worst(c.verdict for c in checkpoints)
+    candidates = [c for c in checkpoints if c.verdict is gravest]
+    chosen = max(candidates, key=lambda c: magnitude(c.output_delta))
+    largest = magnitude(chosen.output_delta)
+    layers = {c.layer for c in candidates if c.layer is not None and magnitude(c.output_delta) == largest}
+    runs: Counter[str] = Counter()
+    notes: dict[str, set[str]] = defaultdict(set)
+    for c in checkpoints:
+        runs[c.configuration] += c.runs
+        if c.note:
+            notes[c.note].add(c.configuration)
+    least, most = min(runs.values()), max(runs.values())
+    if least == 0 < most:
+        notes["did not run"] = {id for id, count in runs.items() if count == 0}
+    return Measured(
+        worst=chosen,
+        layers=span(layers),
+        runs=f"{least}x" if least == most else f"{least}-{most}x",
+        remarks=tuple(_under(note, [id for id in runs if id in ids], len(runs)) for note, ids in notes.items()),
+    )
+
+
+def _under(note: str, configurations: Sequence[str], total: int) -> str:
+    return note if len(configurations) == total else f"{note} under {', '.join(configurations)}"
+
+
+def paths_of(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(c.path for c in checkpoints))
+
+
+def checkpoint_section(checkpoints: Sequence[Checkpoint]) -> Section:
+    paths = paths_of(checkpoints)
+    alone = len(paths) == 1  # one path leaves room for the module, which tells stages of a model without a trace apart
+    stages: dict[int, dict[str, list[Checkpoint]]] = defaultdict(lambda: defaultdict(list))
+    for c in checkpoints:
+        stages[c.stage][c.path].append(c)
+    rows = []
+    for stage in sorted(stages):
+        measured = {path: measure(found) for path, found in stages[stage].items()}
+        head = measure([c for found in stages[stage].values() for c in found]).worst
+        cells = [str(stage), head.function]
+        if alone:
+            cells.append(head.module)
+        for path in paths:
+            cells += measured[path].cells if path in measured else ("", "", "")
+        rows.append(Row(tuple(cells), tuple(_details(head, measured)), group=head.phase))
+    columns = (
+        "#",
+        "stage",
+        *(("module",) if alone else ()),
+        *(column for path in paths for column in (path, "delta", "layer")),
+    )
+    lines = (
+        "At the worst layer and configuration. Delta: how far past outputs moved with future tokens.",
+        "LEAK: the stage lets the future in by itself. CONTAMINATED: it only passes on what came in.",
+    )
+    return Section("Checkpoints", lines, Table(columns, tuple(rows), details_in=1))
+
+
+def _details(head: Checkpoint, measured: dict[str, Measured]) -> list[str]:
+    details = [f"{place(head.file, head.lines)}  {shortened(head.operation)}"]
+    if head.passes:
+        details.append("passes: " + ", ".join(head.passes))
+    if head.library:
+        location = head.library
+        details.append(f"library: {place(location.file, location.lines)}  {shortened(location.operation)}")
+    remarks: dict[str, list[str]] = defaultdict(list)
+    for path, measurement in measured.items():
+        if measurement.worst.verdict in _GRAVE:
+            remarks[_worst_case(measurement.worst)].append(path)
+        for remark in measurement.remarks:
+            remarks[remark].append(path)
+    return details + [f"{', '.join(paths)}: {remark}" for remark, paths in remarks.items()]
+
+
+def _worst_case(c: Checkpoint) -> str:
+    facts = [c.configuration]
+    if c.worst_case:
+        facts.append(f"position {c.worst_case.position} moved by tokens from {c.worst_case.cut} on")
+    if c.local_delta is not None:
+        facts.append(f"local {number(c.local_delta)}")
+    if c.gradient_delta is not None:
+        facts.append(f"gradient {number(c.gradient_delta)}")
+    return ", ".join(facts)
+
+
+# The data flow as the trace draws it: what a node is called, and the stages that it stands for.
+_NODES = {
+    "generation": ("mask generation", (1, 2)),
+    "branch": ("layer branch", (3, 4)),
+    "layer": ("decoder layer", (5, 6)),
+    "attention": ("self_attn", (7,)),
+    "parent": ("parent forward", (8,)),
+    "replay": ("_recompute_previous_mlp_outputs", (9, 10)),
+    "precomputed": ("forward_with_precomputed_weights", (11,)),
+    "remask": ("strict re-mask", (12,)),
+    "merge": ("merge of layer outputs", (13,)),
+    "store": ("stored_weights update", (14,)),
+}
+_ON_STANDARD = ("layer", "attention", "parent")
+_ON_RECOMPUTE = ("replay", "precomputed", "remask")
+_HALF = 42
+
+
+def data_flow_section(checkpoints: Sequence[Checkpoint]) -> Section | None:
+    """The trace's drawing with what was measured at its nodes; only for a subject that has both paths."""
+    if not {"standard", "recompute"} <= set(paths_of(checkpoints)):
+        return None
+    nodes = {}
+    for key, (name, stages) in _NODES.items():
+        found = [c for c in checkpoints if c.stage in stages]
+        if key in _ON_STANDARD:
+            found = [c for c in found if c.path == "standard"]
+        state = _state(found) if found else "not measured"
+        numbers = "-".join(str(stage) for stage in stages)
+        nodes[key] = (f"{numbers:>4}  {name}", f"      {state}")
+
+    trunk, turn = "      │", "─" * (_HALF - 1)
+    lines = ["      input", trunk, *nodes["generation"], trunk, *nodes["branch"]]
+    lines += [f"      ├{turn}┐", f"      {'standard':<{_HALF}}recompute"]
+    for left, right in zip(_ON_STANDARD, _ON_RECOMPUTE, strict=True):
+        lines.append(f"{trunk:<{_HALF}}{trunk}")
+        lines += [f"{a:<{_HALF}}{b}" for a, b in zip(nodes[left], nodes[right], strict=True)]
+    lines += [f"      ├{turn}┘", *nodes["merge"], trunk, *nodes["store"], trunk, "      next layer: from 3-4 on"]
+    return Section("Data flow", ("At the worst layer and configuration.",), drawing="\n".join(lines))
+
+
+def _state(checkpoints: Sequence[Checkpoint]) -> str:
+    if any(c.output_delta is not None for c in checkpoints):
+        return " ".join(filter(None, measure(checkpoints).cells))
+    # Control flow: how often its last stage, the branch itself, went either way.
+    last = max(c.stage for c in checkpoints)
+    ways = {path: [c for c in checkpoints if c.stage == last and c.path == path] for path in paths_of(checkpoints)}
+    return ", ".join(f"{path} {measure(found).runs}" for path, found in ways.items() if found)

@@ -1,0 +1,265 @@
+"""What a report says, section by section and in this order; how it looks is each renderer's own matter."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from leakcheck.errors import ExitCode
+from leakcheck.findings import (
+    AblationRow,
+    AuditResult,
+    Conclusion,
+    ConfigurationResult,
+    Control,
+    Fidelity,
+    Finding,
+    PathStatistics,
+    SafetyCheck,
+    Verdict,
+)
+from leakcheck.report.layout import Row, Section, Table
+from leakcheck.report.stages import checkpoint_section, data_flow_section
+from leakcheck.report.words import counted, magnitude, number, place, shortened, verdict
+
+_ESTABLISHED = {
+    Verdict.PROVEN: "by flow, for every token sequence",
+    Verdict.OPEN: "measured clean, not proven",
+    Verdict.SUSPECT: "signs of the future, no witness",
+    Verdict.LEAK: "the future reaches the past",
+    Verdict.NOT_APPLICABLE: "nothing to measure",
+}
+_WARNED = f"exit {ExitCode.GATE_HOLDS}: the gate holds, with a warning (exit {ExitCode.INCONCLUSIVE} under --strict)"
+_EXIT = {
+    Verdict.PROVEN: f"exit {ExitCode.GATE_HOLDS}: the gate holds",
+    Verdict.OPEN: _WARNED,
+    Verdict.SUSPECT: _WARNED,
+    Verdict.LEAK: f"exit {ExitCode.LEAK}: leak",
+    Verdict.NOT_APPLICABLE: f"exit {ExitCode.NOTHING_CHECKED}: nothing was checked",
+}
+
+
+def subject_line(result: AuditResult) -> str:
+    subject = result.subject
+    return (
+        f"{subject.spec}: {subject.class_name}, {subject.parameters:,} parameters, seq_len {subject.seq_len}, "
+        f"{subject.weights} weights"
+    )
+
+
+def headline(result: AuditResult) -> str:
+    """The verdict, and in a sentence what was established and by what."""
+    return f"{verdict(result.verdict)}: {_established(result)}. {_evidence(result)}"
+
+
+def closing(result: AuditResult) -> str:
+    return f"{verdict(result.verdict)}: {_established(result)}; {_EXIT[result.verdict]}"
+
+
+def sections(result: AuditResult) -> list[Section]:
+    """All sections that have something to say."""
+    checkpoints = result.checkpoints
+    return [
+        section
+        for section in (
+            configuration_section(result.configurations) if result.configurations else None,
+            checkpoint_section(checkpoints) if checkpoints else None,
+            statistics_section(result.statistics) if result.statistics else None,
+            safety_section(result.safety_checks, len(result.configurations)) if result.safety_checks else None,
+            ablation_section(result.ablation) if result.ablation else None,
+            fidelity_section(result.fidelity) if result.fidelity else None,
+            conclusion_section(result.conclusions) if result.conclusions else None,
+            data_flow_section(checkpoints),
+            finding_section(result.findings) if result.findings else None,
+            control_section(result.controls) if result.controls else None,
+        )
+        if section
+    ]
+
+
+def _missed(result: AuditResult) -> list[str]:
+    return [control.name for control in result.controls if not control.caught]
+
+
+def _established(result: AuditResult) -> str:
+    if result.verdict is Verdict.OPEN and _missed(result):
+        return "the harness missed a known answer, so what it measured settles nothing"
+    return _ESTABLISHED[result.verdict]
+
+
+def _evidence(result: AuditResult) -> str:
+    measured = [c for c in result.configurations if c.verdict is not Verdict.NOT_APPLICABLE]
+    everywhere = counted(len(measured), "configuration")
+    affected = [c for c in measured if c.verdict is result.verdict]
+    match result.verdict:
+        case Verdict.LEAK:
+            return _witness(result, affected, everywhere)
+        case Verdict.SUSPECT:
+            return f"In {len(affected)} of {everywhere} a dependence on the future is possible; see the findings."
+        case Verdict.OPEN if _missed(result):
+            return f"Missed: {', '.join(_missed(result))}."
+        case Verdict.OPEN:
+            largest = max((c.output_delta for c in measured), key=magnitude, default=0.0)
+            beyond = f" beyond rounding (at most {number(largest)})" if largest else ""
+            return (
+                f"No change of a future token moved any past output{beyond} in {everywhere}; "
+                f"{_coverage(measured)} (past, future) position pairs."
+            )
+        case Verdict.PROVEN:
+            return f"No past output depends on a future token in {everywhere}."
+        case _:
+            return "No configuration could be measured."
+
+
+def _witness(result: AuditResult, leaking: Sequence[ConfigurationResult], everywhere: str) -> str:
+    if not leaking:
+        return "See the findings."
+    top = max(leaking, key=lambda c: magnitude(c.output_delta))
+    moved = f"A change of future tokens moved a past output by {number(top.output_delta)} under {top.id}; "
+    evidence = f"{moved if top.output_delta else ''}{len(leaking)} of {everywhere} {_verb(leaking)}."
+    first = next((f for f in result.findings if f.verdict is Verdict.LEAK and f.file), None)
+    if first:
+        evidence += f" See {first.code} at {PurePath(first.file).name}{f':{first.line}' if first.line else ''}."
+    return evidence
+
+
+def _verb(leaking: Sequence[ConfigurationResult]) -> str:
+    return "leaks" if len(leaking) == 1 else "leak"
+
+
+def _coverage(measured: Sequence[ConfigurationResult]) -> str:
+    each = {(c.pairs_covered, c.pairs_total) for c in measured}
+    if len(each) == 1:
+        covered, total = each.pop()
+        return f"each covers {covered} of {total}"
+    return f"together they cover {sum(c.pairs_covered for c in measured)} of {sum(c.pairs_total for c in measured)}"
+
+
+def configuration_section(configurations: Sequence[ConfigurationResult]) -> Section:
+    masks = tuple(dict.fromkeys(c.mask for c in configurations))
+    matrix: dict[tuple[str, str, str], dict[str, str]] = {}
+    for c in configurations:
+        leaks = c.verdict in (Verdict.LEAK, Verdict.SUSPECT)
+        cell = f"{verdict(c.verdict)} {number(c.output_delta)}" if leaks else verdict(c.verdict)
+        matrix.setdefault((c.attention, c.mode, c.cache), {})[c.mask] = cell
+    rows = tuple(
+        Row((attention, mode if cache == "none" else f"{mode}, {cache} cache", *(cells.get(m, "-") for m in masks)))
+        for (attention, mode, cache), cells in matrix.items()
+    )
+    padded = sum(c.padded_queries for c in configurations)
+    lines = ["Columns: the attention mask given. Number: how far a past output moved."]
+    if padded:
+        moved = sum(c.padded_queries_moved for c in configurations)
+        lines.append(f"Padded query rows, never used and so counted apart: {moved} of {padded} moved.")
+    return Section("Configurations", tuple(lines), Table(("attention", "mode", *masks), rows))
+
+
+def statistics_section(statistics: dict[str, PathStatistics]) -> Section:
+    rows = tuple(
+        Row(
+            (
+                path,
+                _beside(counts.call_depth, counts.claimed_call_depth),
+                _beside(counts.nodes, counts.claimed_nodes),
+                _beside(counts.safety_checks, counts.claimed_safety_checks),
+            )
+        )
+        for path, counts in statistics.items()
+    )
+    return Section("Statistics", (), Table(("path", "call depth", "key nodes", "safety checks"), rows))
+
+
+def _beside(measured: int | None, claimed: int | None) -> str:
+    if claimed is None:
+        return "-" if measured is None else f"{measured}"
+    if measured == claimed:
+        return f"{measured}, as claimed"
+    return f"{'none' if measured is None else measured} ≠ claimed {claimed}"
+
+
+def safety_section(checks: Sequence[SafetyCheck], configurations: int) -> Section:
+    rows = []
+    for check in checks:
+        acting = sum(count > 0 for count in check.acted.values())
+        acted = f"{sum(check.acted.values())}x, in {acting} of {counted(configurations, 'configuration')}"
+        details = [check.evidence]
+        if check.where:
+            details.append(f"{place(check.where.file, check.where.lines)}  {shortened(check.where.operation)}")
+        if check.mask is not None:
+            details.append(f"mask: {check.mask}")
+        idle = [id for id, count in check.acted.items() if not count]
+        if acting and idle:
+            details.append(f"did not act under {', '.join(idle)}")
+        cells = (check.id, verdict(check.verdict), check.claim, acted, "yes" if check.load_bearing else "no")
+        rows.append(Row(cells, tuple(details)))
+    columns = ("#", "verdict", "claim", "acted", "load-bearing")
+    return Section("Safety checks", (), Table(columns, tuple(rows), details_in=2))
+
+
+def ablation_section(ablation: Sequence[AblationRow]) -> Section:
+    checks = tuple(dict.fromkeys(check for row in ablation for check in row.checks))
+    paths = tuple(dict.fromkeys(path for row in ablation for path in row.paths))
+    rows = tuple(
+        Row(
+            (
+                *({True: "on", False: "off", None: "-"}[row.checks.get(check)] for check in checks),
+                *(verdict(row.paths[path]) if path in row.paths else "-" for path in paths),
+                number(row.output_delta),
+                row.first_leak or "-",
+            ),
+            group=row.configuration,
+        )
+        for row in ablation
+    )
+    lines = ("The checks taken away one by one and together, and what is measured then.",)
+    return Section("Ablation", lines, Table((*checks, *paths, "delta", "first leak"), rows))
+
+
+def fidelity_section(fidelity: Fidelity) -> Section:
+    at = {"layer": fidelity.layer, "head": fidelity.head, "position": fidelity.position}
+    where = ", ".join(f"{name} {index}" for name, index in at.items() if index is not None)
+    line = (
+        f"The re-mask moves a row of stored weights by up to {number(fidelity.worst)}{where and f' ({where})'}, by "
+        f"{number(fidelity.mean)} on average (total variation distance): no leak, but a change of the function."
+        if fidelity.worst
+        else "The re-mask leaves the stored weights as they are."
+    )
+    return Section("Fidelity", (line,))
+
+
+def conclusion_section(conclusions: Sequence[Conclusion]) -> Section:
+    rows = tuple(Row((c.id, verdict(c.verdict), c.claim), (c.evidence,)) for c in conclusions)
+    return Section("Conclusions", (), Table(("#", "verdict", "claim"), rows, details_in=2))
+
+
+def finding_section(findings: Sequence[Finding]) -> Section:
+    """Findings that are the same but for the configuration become one, with the first one's witness."""
+    groups: dict[tuple, list[Finding]] = {}
+    for finding in findings:
+        key = (finding.code, finding.verdict, finding.policy, finding.file, finding.line, finding.message)
+        groups.setdefault(key, []).append(finding)
+    rows = tuple(
+        Row((group[0].code, verdict(group[0].verdict), group[0].message), tuple(_finding_details(group)))
+        for group in groups.values()
+    )
+    return Section("Findings", (), Table(("code", "verdict", "finding"), rows, details_in=2))
+
+
+def _finding_details(group: Sequence[Finding]) -> list[str]:
+    first = group[0]
+    ids = list(dict.fromkeys(finding.configuration for finding in group))
+    details = [f"{first.policy}, {counted(len(ids), 'configuration')}: {', '.join(ids)}"]
+    if first.file:
+        at = first.file if first.line is None else f"{first.file}:{first.line}"
+        details.append(f"at: {at}" + (f" in {first.module}" if first.module else ""))
+    if first.chain:
+        details.append("chain: " + " -> ".join(first.chain))
+    if first.witness:
+        facts = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in first.witness.items())
+        details.append("witness: " + ", ".join(facts))
+    if first.reproduce:
+        details.append(f"reproduce: {first.reproduce}")
+    return details
+
+
+def control_section(controls: Sequence[Control]) -> Section:
+    rows = tuple(Row(("caught" if c.caught else "MISSED", f"{c.name} (expected: {c.expected})")) for c in controls)
+    return Section("Controls", ("Known answers put to the harness itself.",), Table(("outcome", "control"), rows))

@@ -1,0 +1,97 @@
+"""Run a model under one configuration: attention backend, padding, train or eval; and put everything back."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from leakcheck.config import Configuration
+from leakcheck.errors import LeakcheckError, SubjectCrash
+from leakcheck.subjects.subject import logits_of
+
+
+@contextmanager
+def configured(
+    model: nn.Module,
+    configuration: Configuration,
+    recompute_context: Callable[[], AbstractContextManager] = nullcontext,
+) -> Iterator[None]:
+    """Switch the model to `configuration`; on exit backend, mode, checkpointing and random state are as before.
+
+    Under gradient checkpointing the backward pass runs layers again, inside `recompute_context()`.
+    """
+    training, backend = model.training, None
+    checkpointing = configuration.mode == "train+checkpointing"
+    random_state = torch.get_rng_state()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    if isinstance(model, PreTrainedModel) and configuration.attention != "default":
+        backend = model.config._attn_implementation
+        model.set_attn_implementation(configuration.attention)
+    model.train(configuration.mode != "eval")
+    if checkpointing:
+        _set_checkpointing(model, recompute_context)
+    try:
+        yield
+    finally:
+        if checkpointing:
+            _set_checkpointing(model, None)
+        model.train(training)
+        if backend is not None:
+            model.set_attn_implementation(backend)
+        logging.set_verbosity(verbosity)
+        torch.set_rng_state(random_state)
+
+
+def _set_checkpointing(model: Any, recompute_context: Callable[[], AbstractContextManager] | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the older name works in every version of the library
+        if recompute_context is None:
+            model.gradient_checkpointing_disable()
+        else:
+            # Reentrant checkpointing drops the graph of tensors inside containers, which layer records are.
+            model.gradient_checkpointing_enable(
+                {"use_reentrant": False, "context_fn": lambda: (nullcontext(), recompute_context())}
+            )
+
+
+def valid_positions(configuration: Configuration, seq: int) -> torch.Tensor:
+    """Boolean `[seq]`: false where the configuration pads; a quarter of the positions, at least one."""
+    valid = torch.ones(seq, dtype=torch.bool)
+    padded = max(1, seq // 4)
+    if configuration.mask == "left-padded":
+        valid[:padded] = False
+    elif configuration.mask == "right-padded":
+        valid[seq - padded :] = False
+    return valid
+
+
+def forward(model: nn.Module, token_ids: torch.Tensor, configuration: Configuration) -> torch.Tensor:
+    """Logits `[batch, seq, vocab]` for `token_ids` `[batch, seq]`, with the padding of `configuration` and no cache.
+
+    Raises:
+        SubjectCrash: the forward raised, or returned no logits.
+    """
+    kwargs: dict[str, Any] = {}
+    if configuration.mask != "none":
+        kwargs["attention_mask"] = valid_positions(configuration, token_ids.shape[1]).long().repeat(len(token_ids), 1)
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        kwargs["use_cache"] = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return logits_of(model(token_ids, **kwargs))
+    except LeakcheckError:
+        raise
+    except Exception as error:
+        lines = str(error).splitlines()
+        reason = lines[0] if lines else "no message"
+        raise SubjectCrash(
+            f"{type(model).__name__}.forward raised under {configuration.id}: {type(error).__name__}: {reason}"
+        ) from error

@@ -1,0 +1,361 @@
+"""Example audits that every rendering is held against: made up, but shaped like the audit's own."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from leakcheck.findings import (
+    SCHEMA_VERSION,
+    AblationRow,
+    AuditResult,
+    Checkpoint,
+    ClaimVerdict,
+    Conclusion,
+    ConfigurationResult,
+    Control,
+    Fidelity,
+    Finding,
+    Location,
+    PathStatistics,
+    SafetyCheck,
+    SubjectInfo,
+    Tool,
+    Verdict,
+    WorstCase,
+    worst,
+)
+
+MODELING = "leakcheck/subjects/method1_v3/modeling_method1_v3.py"
+LLAMA = "/opt/venv/lib/python3.11/site-packages/transformers/models/llama/modeling_llama.py"
+LEAKS_UNDER = ("sdpa/none/eval", "sdpa/none/train")
+HARMLESS = Verdict.NOT_APPLICABLE
+
+# stage, phase, function, lines, operation, passes, has a tensor
+STAGES = (
+    (1, "generation", "Method1LlamaModel_v3.forward", (225, 227), "causal_mask = self._update_causal_mask(\n"
+     "            attention_mask, inputs_embeds, cache_position, past_key_values, output_attentions\n        )",
+     ("attention_mask", "inputs_embeds", "cache_position", "past_key_values", "output_attentions"), True),
+    (2, "generation", "Method1LlamaModel_v3._update_causal_mask", (157, 164), "causal_mask = create_causal_mask(",
+     ("causal_mask",), True),
+    (3, "distribution", "Method1LlamaModel_v3.forward", (231, 231),
+     "for layer_idx, decoder_layer in enumerate(self.layers):", (), False),
+    (4, "distribution", "Method1LlamaModel_v3.forward", (233, 233), "if layer_idx > 0:", (), False),
+    (5, "standard", "Method1LlamaModel_v3.forward", (243, 251), "layer_outputs = decoder_layer(",
+     ("attention_mask=causal_mask",), True),
+    (6, "standard", "Method1DecoderLayer_v3.forward", (108, 115), "attn_output, attn_weights = self.self_attn(",
+     ("attention_mask=attention_mask",), True),
+    (7, "standard", "Method1LlamaAttention_v3.forward", (45, 51), "return super().forward(",
+     ("attention_mask=attention_mask",), True),
+    (8, "standard", "LlamaAttention.forward", (252, 262), "attn_output, attn_weights = attention_interface(", (), True),
+    (9, "recompute", "Method1LlamaModel_v3.forward", (241, 241),
+     "previous_mlp_outputs = self._recompute_previous_mlp_outputs(*recompute_args, past_key_values)",
+     ("causal_mask", "position_ids", "cache_position"), True),
+    (10, "recompute", "Method1LlamaModel_v3._recompute_previous_mlp_outputs", (185, 193),
+     "attn_output = layer.self_attn.forward_with_precomputed_weights(", ("attention_mask=attention_mask",), True),
+    (11, "recompute", "Method1LlamaAttention_v3.forward_with_precomputed_weights", (66, 66),
+     "if apply_strict_causal_mask and attention_mask is not None:", ("apply_strict_causal_mask=True",), True),
+    (12, "recompute", "Method1LlamaAttention_v3.forward_with_precomputed_weights", (71, 72),
+     "masked_weights = trimmed_attn_weights + causal_mask", (), True),
+    (13, "merge", "Method1LlamaModel_v3.forward", (252, 252), "hidden_states = layer_outputs[0]", (), True),
+    (14, "merge", "Method1LlamaModel_v3.forward", (254, 254), "stored_weights.append(current_weights)", (), True),
+)  # fmt: skip
+
+
+def configuration(attention: str, mask: str, mode: str, delta: float = 0.0, **changes) -> ConfigurationResult:
+    verdict = Verdict.LEAK if delta else Verdict.OPEN
+    padded = 3 if mask == "left-padded" else 0
+    document = ConfigurationResult(
+        id=f"{attention}/{mask}/{mode}",
+        attention=attention,
+        mask=mask,
+        mode=mode,
+        cache="none",
+        verdict=verdict,
+        policies={"causal": verdict},
+        paths={"standard": verdict},
+        output_delta=delta,
+        relative_delta=delta / 2,
+        gradient_delta=delta / 4,
+        rounding_delta=0.0,
+        worst_case=WorstCase(cut=1, position=0, channel=7, draw="uniform", delta=delta) if delta else None,
+        pairs_covered=78,
+        pairs_total=78,
+        padded_queries=padded,
+        padded_queries_moved=padded,
+    )
+    return replace(document, **changes)
+
+
+def checkpoint(stage: int, path: str, layer: int | None, configuration: str, **changes) -> Checkpoint:
+    _, phase, function, lines, operation, passes, has_tensor = STAGES[stage - 1]
+    library = Location("eager_attention_forward", LLAMA, (208, 208), "attn_weights = attn_weights + attention_mask")
+    document = Checkpoint(
+        stage=stage,
+        phase=phase,
+        path=path,
+        layer=layer,
+        configuration=configuration,
+        module="model" if layer is None else f"model.layers.{layer}",
+        function=function,
+        file=LLAMA if stage == 8 else MODELING,
+        lines=lines,
+        operation=operation,
+        passes=passes,
+        runs=1,
+        horizon=None,
+        output_delta=0.0 if has_tensor else None,
+        relative_delta=0.0 if has_tensor else None,
+        gradient_delta=0.0 if has_tensor else None,
+        local_delta=0.0 if has_tensor else None,
+        rounding_delta=0.0 if has_tensor else None,
+        worst_case=None,
+        verdict=Verdict.OPEN if has_tensor else HARMLESS,
+        library=library if stage == 8 else None,
+        note="the weights stored for replay" if path == "recompute" and stage == 8 else "",
+    )
+    return replace(document, **changes)
+
+
+def leaking(checkpoint: Checkpoint) -> Checkpoint:
+    """What the lost mask does to a checkpoint: stage 8 lets the future in, later stages carry it on."""
+    if checkpoint.stage in (11, 12):
+        nothing = dict.fromkeys(("output_delta", "relative_delta", "gradient_delta", "local_delta", "rounding_delta"))
+        return replace(checkpoint, runs=int(checkpoint.stage == 11), verdict=HARMLESS, **nothing)
+    if checkpoint.stage == 2:
+        return replace(checkpoint, note="returned None")
+    if checkpoint.stage < 5:
+        return checkpoint
+    layer = checkpoint.layer or 0
+    own = layer == 0 and checkpoint.path == "standard"
+    delta = 4.5 + layer
+    return replace(
+        checkpoint,
+        output_delta=delta,
+        gradient_delta=delta / 2,
+        local_delta=1.25,
+        worst_case=WorstCase(cut=1, position=0, channel=5, draw="uniform", delta=delta),
+        verdict=Verdict.LEAK if own and checkpoint.stage <= 8 else Verdict.CONTAMINATED,
+    )
+
+
+def method1_checkpoints(configurations: Sequence[str], leaks_under: Sequence[str] = ()) -> tuple[Checkpoint, ...]:
+    found = []
+    for configuration, stage, path in itertools.product(configurations, range(1, 15), ("standard", "recompute")):
+        replayed = 9 <= stage <= 12
+        if path == "standard" and (replayed or stage == 14):
+            continue
+        for layer in (None,) if stage <= 4 else range(int(replayed), 3):
+            entry = checkpoint(stage, path, layer, configuration)
+            if stage in (3, 4):
+                entry = replace(entry, runs={(3, "standard"): 3, (4, "standard"): 1}.get((stage, path), 2))
+            found.append(leaking(entry) if configuration in leaks_under else entry)
+    return tuple(found)
+
+
+def statistics() -> dict[str, PathStatistics]:
+    return {
+        "standard": PathStatistics(4, 4, 1, 4, 5, 1),
+        "recompute": PathStatistics(5, 7, 2, 6, 7, 2),
+        "total": PathStatistics(None, 11, 3, None, 12, 3),
+    }
+
+
+def safety_check(id: str, lines: tuple[int, int], claim: str, acted: Mapping[str, int], **changes) -> SafetyCheck:
+    function = "Method1LlamaAttention_v3.forward_with_precomputed_weights"
+    document = SafetyCheck(
+        id=id,
+        where=Location(function, MODELING, lines, "masked_weights = trimmed_attn_weights + causal_mask"),
+        claim=claim,
+        active=any(acted.values()),
+        acted=dict(acted),
+        mask="float32 [2, 1, 13, 13], made at stage 2",
+        load_bearing=False,
+        verdict=ClaimVerdict.HOLDS,
+        evidence=f"with {id} off, every other check on, no past output moved",
+    )
+    return replace(document, **changes)
+
+
+def ablation(configuration: str, clean_without_s1: bool) -> tuple[AblationRow, ...]:
+    rows = []
+    for s1, s2, s3 in itertools.product((True, False), repeat=3):
+        clean = s1 and clean_without_s1
+        rows.append(
+            AblationRow(
+                configuration=configuration,
+                checks={"S1": s1, "S2": s2, "S3": s3},
+                paths=dict.fromkeys(("standard", "recompute"), Verdict.OPEN if clean else Verdict.LEAK),
+                output_delta=0.0 if clean else 4.5,
+                first_leak=None if clean else "stage 8, LlamaAttention.forward, layer 0",
+            )
+        )
+    return tuple(rows)
+
+
+def method1(leaks_under: Sequence[str] = ()) -> AuditResult:
+    cells = itertools.product(("eager", "sdpa"), ("none", "ones", "left-padded"), ("eval", "train"))
+    configurations = tuple(
+        configuration(*cell, delta=4.5 * ("/".join(cell) in leaks_under), paths={"standard": Verdict.OPEN})
+        for cell in cells
+    )
+    ids = [c.id for c in configurations]
+    acted = {id: 0 if id in leaks_under else 3 for id in ids}
+    refuted = ClaimVerdict.REFUTED if leaks_under else ClaimVerdict.OPEN
+    return AuditResult(
+        schema_version=SCHEMA_VERSION,
+        tool=Tool("leakcheck", "0.1.0"),
+        subject=SubjectInfo(
+            spec="method1_v3_as_published" if leaks_under else "method1_v3",
+            class_name="Method1LlamaForCausalLM_v3",
+            parameters=21_600,
+            seq_len=13,
+            weights="random",
+            plan="method1_v3",
+        ),
+        verdict=worst(c.verdict for c in configurations),
+        configurations=configurations,
+        checkpoints=method1_checkpoints(ids, leaks_under),
+        statistics=statistics(),
+        safety_checks=(
+            safety_check("S1", (252, 262), "the parent attention applies the mask", acted, load_bearing=True),
+            safety_check("S2", (68, 68), "the length check before the re-mask", acted),
+            safety_check("S3", (71, 72), "the re-mask with renormalisation", acted, verdict=refuted),
+        ),
+        ablation=ablation("eager/ones/eval", True) + ablation("sdpa/none/eval", not leaks_under),
+        fidelity=Fidelity(worst=0.6153, mean=0.31, layer=0, head=1, position=12),
+        conclusions=(
+            Conclusion(
+                "C1",
+                "single source: every mask in use comes from the one generation call",
+                refuted,
+                "1 call made every mask that was used",
+            ),
+            Conclusion("C2", "both paths protected", refuted, "standard and recompute path measured clean"),
+            Conclusion(
+                "C3",
+                "defence in depth: three independent checks",
+                ClaimVerdict.REFUTED,
+                "S1 alone is load-bearing: taking S2 or S3 away changes nothing, taking S1 away opens both "
+                "paths in every configuration that was measured",
+            ),
+        ),
+        findings=tuple(future_finding(id) for id in leaks_under),
+        controls=(
+            Control("planted leak: attention without a mask", "LEAK", True),
+            Control("causal mean of the past", "no LEAK", True),
+        ),
+        environment={"python": "3.11.9", "torch": "2.13.0", "seconds": 12.5},
+    )
+
+
+def future_finding(configuration: str) -> Finding:
+    return Finding(
+        code="LC201",
+        verdict=Verdict.LEAK,
+        policy="causal",
+        configuration=configuration,
+        message="the attention mask was None and the eager kernel does not mask by itself: layer 0 reads every "
+        "position, future ones included",
+        module="model.layers.0.self_attn",
+        file=LLAMA,
+        line=208,
+        chain=("Method1LlamaModel_v3._update_causal_mask", "Method1DecoderLayer_v3.forward", "LlamaAttention.forward"),
+        witness={"cut": 1, "position": 0, "draw": "uniform", "delta": 4.5123456, "seed": 0},
+        reproduce="leakcheck run --model method1_v3_as_published --attn sdpa --seq-len 13",
+    )
+
+
+def generic() -> AuditResult:
+    """A model without a plan of its own: one path, forty layers, no claims to check; one control missed."""
+    ids = ("default/none/eval", "default/right-padded/eval")
+    moved = 1.9073486328125e-06
+    checkpoints = [
+        replace(
+            checkpoint(5, "standard", layer, id, output_delta=moved, gradient_delta=None, rounding_delta=moved),
+            stage=layer + 1,
+            phase="layers",
+            module=f"backbone.layers.{layer}",
+            function="MixerBlock.forward",
+            file="models/mixer.py",
+            lines=(80, 80),
+            operation="x = x + self.mixer(x)",
+            passes=(),
+        )
+        for layer in range(40)
+        for id in ids
+    ]
+    return AuditResult(
+        schema_version=SCHEMA_VERSION,
+        tool=Tool("leakcheck", "0.1.0"),
+        subject=SubjectInfo("models/mixer.py:build", "MixerLM", 1_250_304, 97, "given", "modules"),
+        verdict=Verdict.OPEN,
+        configurations=tuple(
+            configuration("default", mask, "eval", output_delta=moved, pairs_covered=96 * n)
+            for n, mask in enumerate(("none", "right-padded"), 1)
+        ),
+        checkpoints=tuple(checkpoints),
+        statistics={},
+        safety_checks=(),
+        ablation=(),
+        fidelity=None,
+        conclusions=(),
+        findings=(),
+        controls=(
+            Control("planted leak: next token added to the embedding", "LEAK", False),
+            Control("causal mean of the past", "no LEAK", True),
+        ),
+        environment={},
+    )
+
+
+def hostile() -> AuditResult:
+    """Names that a terminal, Markdown or HTML would obey, numbers that are none, and nothing short."""
+    name = "[red]a|b`c`[/red]<script>alert(1)</script>\x1b[31m\u202e\n*bold* _x_ :smile: 深度学习"
+    long = "very_long_name_" * 12
+    id = f"{name}/ones/eval"
+    return replace(
+        generic(),
+        subject=SubjectInfo(name, long, 0, 13, name, name),
+        verdict=Verdict.LEAK,
+        configurations=(
+            configuration(name, "ones", "eval", math.inf),
+            configuration(long, "x" * 120, "train", math.nan),
+        ),
+        checkpoints=(
+            checkpoint(
+                8, name, 3, id, phase=name, module=name, function=f"{long}.{name}", file=f"/tmp/{name}/{long}.py",
+                operation=name * 3, passes=(name, long), output_delta=math.nan, local_delta=-math.inf,
+                verdict=Verdict.LEAK, note=name, library=Location(name, name, (1, 2), name),
+            ),
+            checkpoint(5, "standard", 3, id, output_delta=1e-300),
+        ),
+        safety_checks=(
+            SafetyCheck("S|1", None, name, False, {id: 0}, None, False, ClaimVerdict.NOT_APPLICABLE, long),
+        ),
+        ablation=(AblationRow(id, {name: True}, {name: Verdict.SUSPECT}, math.nan, long),),
+        fidelity=Fidelity(math.nan, math.inf, None, None, None),
+        conclusions=(Conclusion("C1", name, ClaimVerdict.HOLDS, long),),
+        findings=(
+            Finding("LC101", Verdict.LEAK, "causal", id, name, name, f"/tmp/\udcff/{long}.py", None, (name, long),
+                    {name: math.nan, "tokens": [1, 2]}, f"leakcheck run --model '{name}'"),
+        ),
+        controls=(Control(name, long, False),),
+        environment={name: -math.inf},
+    )  # fmt: skip
+
+
+def empty() -> AuditResult:
+    """An audit that could measure nothing."""
+    return replace(
+        generic(), verdict=Verdict.NOT_APPLICABLE, configurations=(), checkpoints=(), controls=(), environment={}
+    )
+
+
+DOCUMENTS = {
+    "clean": method1(),
+    "leak": method1(LEAKS_UNDER),
+    "generic": generic(),
+    "hostile": hostile(),
+    "empty": empty(),
+}
