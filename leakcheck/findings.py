@@ -98,6 +98,7 @@ class Checkpoint:
     worst_case: WorstCase | None
     verdict: Verdict
     library: Location | None = None
+    title: str = ""  # what the plan calls the stage
     note: str = ""
 
 
@@ -124,7 +125,7 @@ class ConfigurationResult:
 
 @dataclass(frozen=True)
 class PathStatistics:
-    """Counts of one path; `None` where the subject has no such path. See `lineage.statistics` for how each is counted."""
+    """Counts of one path beside the trace's; `lineage.statistics` says how each is counted."""
 
     call_depth: int | None
     nodes: int
@@ -144,7 +145,7 @@ class SafetyCheck:
     active: bool
     acted: dict[str, int]  # configuration id -> times it took effect
     mask: str | None
-    load_bearing: bool
+    load_bearing: bool | None  # None: not ablated
     verdict: ClaimVerdict
     evidence: str
 

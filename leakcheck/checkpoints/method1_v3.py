@@ -111,7 +111,7 @@ class Method1Plan:
     def _generation(self, recording: Recording, axes: Axes) -> list[Reading]:
         readings = []
         for call in recording.of(self.update_mask):
-            built = of_mask_builder(recording, call)
+            built = _mask_builder(recording, call)
             for path in self.paths:
                 here = {"path": path, "layer": None, "module": self.stack_name}
                 readings.append(of_arguments(call, hidden_tensors, axes, **self._site(call, 1), **here))
@@ -270,12 +270,15 @@ class _Statements:
             self.remasked = ast.copy_location(ast.Name(written[-1].id, ast.Load()), self.remask)
 
 
-def of_mask_builder(recording: Recording, update: Call) -> ast.stmt | None:
-    """The statement in `_update_causal_mask` that calls the function that made the mask."""
-    builders = [c for c in recording.calls if c.parent is update]
-    if not builders:
-        return None
-    return source.statement_at(update.code, builders[-1].position)
+def _mask_builder(recording: Recording, update: Call) -> ast.stmt | None:
+    """The statement in `_update_causal_mask` whose call made the mask, or returned `None` in its place."""
+
+    def builds(call: Call) -> bool:
+        made = call.result is None if update.result is None else getattr(call.result, "ndim", 0) == 4
+        return made and call.position is not None and source.call_at(update.code, call.position) is not None
+
+    builders = [c for c in recording.calls if c.parent is update and builds(c)]
+    return source.statement_at(update.code, builders[-1].position) if builders else None
 
 
 def _code(cls: type, method: str) -> CodeType:

@@ -93,6 +93,7 @@ def record(
     line_ranges = {code: tuple(spans) for code, spans in (ranges or {}).items()}
     recording = Recording()
     open_calls: dict[int, Call] = {}  # by id of the live frame
+    open_deep = 0  # how many calls of `everything_below` are running
     clock = 0
 
     def tick() -> int:
@@ -109,13 +110,14 @@ def record(
         return None, None
 
     def on_call(frame: FrameType, event: str, arg: Any):
+        nonlocal open_deep
         code = frame.f_code
         if code not in watched:
-            caller = frame.f_back.f_code if frame.f_back else None
-            if caller not in parents and not _inside(frame, deep):
+            if not open_deep and (frame.f_back is None or frame.f_back.f_code not in parents):
                 return None
-            if code.co_name.startswith("<"):  # comprehensions and lambdas are not functions of their own
+            if not _is_user_function(frame):
                 return None
+        open_deep += code in deep
         parent, parent_frame = enclosing(frame)
         call = Call(
             code=code,
@@ -133,6 +135,7 @@ def record(
         live: dict[tuple[int, int], Visit] = {}
 
         def on_event(frame: FrameType, event: str, arg: Any):
+            nonlocal open_deep
             if event == "line":
                 _follow_lines(frame, call, spans, live)
             elif event == "return":
@@ -141,6 +144,7 @@ def record(
                 call.return_line = frame.f_lineno
                 call.span = (call.span[0], tick())
                 open_calls.pop(id(frame), None)
+                open_deep -= code in deep
             return on_event
 
         return on_event
@@ -181,15 +185,11 @@ def position_in(frame: FrameType) -> Position | None:
     return line, end_line or line, column or 0, end_column or 0
 
 
-def _inside(frame: FrameType, codes: set[CodeType]) -> bool:
-    if not codes:
-        return False
-    outer = frame.f_back
-    while outer is not None:
-        if outer.f_code in codes:
-            return True
-        outer = outer.f_back
-    return False
+def _is_user_function(frame: FrameType) -> bool:
+    """Not torch's machinery, not a comprehension or lambda, not the hook of a mode that watches ops."""
+    name = frame.f_code.co_name
+    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    return package != "torch" and not name.startswith("<") and name != "__torch_function__"
 
 
 def _parameter_names(code: CodeType) -> tuple[str, ...]:

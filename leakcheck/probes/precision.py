@@ -4,8 +4,6 @@ A magnitude threshold cannot: shipped leaks moved logits by 2.4e-7 in float32 wh
 them by 2e-6. Measured again in float64, rounding falls with machine epsilon and a leak stays.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,15 +30,24 @@ def _promote(value: Any) -> Any:
     return torch.float64 if isinstance(value, torch.dtype) and value in _LOW else value
 
 
-@contextmanager
-def float64() -> Iterator[None]:
-    """Everything that the body computes is in float64, explicit casts to a lower precision included."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with _Float64():
-            yield
-    finally:
+class float64:  # noqa: N801  (a context manager, used like a function)
+    """Everything in the body is computed in float64, explicit casts to a lower precision included.
+
+    It can be entered again, also while it is active: gradient checkpointing does so for each backward pass.
+    """
+
+    def __init__(self) -> None:
+        self._entered: list[tuple[torch.dtype, _Float64]] = []
+
+    def __enter__(self) -> None:
+        mode = _Float64()
+        self._entered.append((torch.get_default_dtype(), mode))
+        torch.set_default_dtype(torch.float64)
+        mode.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        default, mode = self._entered.pop()
+        mode.__exit__(*exception)
         torch.set_default_dtype(default)
 
 

@@ -49,7 +49,7 @@ class Decided:
 class Probed:
     """All that the probes found under one configuration.
 
-    `independent` is false when a row depends on its batch (dropout, batch statistics): rows then ran one by one and
+    `unconfirmed` says why a suspicion could not be decided in float64. `independent` is false when a row depends on its batch (dropout, batch statistics): rows then ran one by one and
     the checkpoints were not measured.
     """
 
@@ -59,6 +59,7 @@ class Probed:
     pairs_total: int
     padded_queries: int
     vacuous: bool
+    unconfirmed: str
     independent: bool
     controls: tuple[Control, ...]
 
@@ -108,8 +109,12 @@ class Prober:
                 single = [measure.measure_rows(self.model, batch, configuration) for batch in work]
             controls = self._controls(single[0], work[0], configuration, independent)
         double: list[Measurement] | None = single
+        unconfirmed = ""
         if any(_suspicious(measurement) for measurement in single):
-            double = self._in_float64(work, configuration, independent)
+            try:
+                double = self._in_float64(work, configuration, independent)
+            except Exception as error:  # whatever a float32-only kernel raises; the suspicion then stays one
+                double, unconfirmed = None, f"not decided in float64: {type(error).__name__}: {error}".splitlines()[0]
 
         covered = torch.stack([batch.covered_pairs for batch in work]).any(0)
         return Probed(
@@ -118,6 +123,7 @@ class Prober:
             pairs_covered=int(covered.sum()),
             pairs_total=self.seq * (self.seq - 1) // 2,
             padded_queries=int((~work[0].valid).sum()),
+            unconfirmed=unconfirmed,
             vacuous=not any(m.past_effect for m in single),
             independent=independent,
             controls=controls,
@@ -125,17 +131,13 @@ class Prober:
 
     def _in_float64(
         self, work: Sequence[Batch], configuration: Configuration, independent: bool
-    ) -> list[Measurement] | None:
-        """The same measurements in float64; `None` for a model that cannot run in it."""
+    ) -> list[Measurement]:
         model, plan = self._double
         configured = running.configured(model, configuration, recompute_context=precision.float64)
-        try:
-            with configured, precision.float64():
-                if independent:
-                    return [measure.measure(model, plan, batch, configuration) for batch in work]
-                return [measure.measure_rows(model, batch, configuration) for batch in work]
-        except Exception:  # whatever a float32-only kernel raises; the verdict then says that nothing was confirmed
-            return None
+        with configured, precision.float64():
+            if independent:
+                return [measure.measure(model, plan, batch, configuration) for batch in work]
+            return [measure.measure_rows(model, batch, configuration) for batch in work]
 
     def _independent(self, measured: Measurement, batch: Batch, configuration: Configuration) -> bool:
         """Whether the base row alone gives what it gives inside the batch, and its twin too."""

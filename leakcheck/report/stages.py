@@ -1,6 +1,6 @@
 """The checkpoints, folded: layers and configurations of one stage on one path become one measurement, the worst."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,13 +31,14 @@ class Measured:
         return verdict(self.worst.verdict), number(self.worst.output_delta), self.layers
 
 
-def measure(checkpoints: Sequence[Checkpoint]) -> Measured:
+def measure(checkpoints: Sequence[Checkpoint], configurations: Sequence[str]) -> Measured:
+    """`configurations` are all that were audited: a stage without a checkpoint under one of them did not run there."""
     gravest = worst(c.verdict for c in checkpoints)
     candidates = [c for c in checkpoints if c.verdict is gravest]
     chosen = max(candidates, key=lambda c: magnitude(c.output_delta))
     largest = magnitude(chosen.output_delta)
     layers = {c.layer for c in candidates if c.layer is not None and magnitude(c.output_delta) == largest}
-    runs: Counter[str] = Counter()
+    runs = dict.fromkeys(configurations, 0)
     notes: dict[str, set[str]] = defaultdict(set)
     for c in checkpoints:
         runs[c.configuration] += c.runs
@@ -58,20 +59,24 @@ def _under(note: str, configurations: Sequence[str], total: int) -> str:
     return note if len(configurations) == total else f"{note} under {', '.join(configurations)}"
 
 
+def configurations_of(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(c.configuration for c in checkpoints))
+
+
 def paths_of(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(c.path for c in checkpoints))
 
 
 def checkpoint_section(checkpoints: Sequence[Checkpoint]) -> Section:
-    paths = paths_of(checkpoints)
+    paths, configurations = paths_of(checkpoints), configurations_of(checkpoints)
     alone = len(paths) == 1  # one path leaves room for the module, which tells stages of a model without a trace apart
     stages: dict[int, dict[str, list[Checkpoint]]] = defaultdict(lambda: defaultdict(list))
     for c in checkpoints:
         stages[c.stage][c.path].append(c)
     rows = []
     for stage in sorted(stages):
-        measured = {path: measure(found) for path, found in stages[stage].items()}
-        head = measure([c for found in stages[stage].values() for c in found]).worst
+        measured = {path: measure(found, configurations) for path, found in stages[stage].items()}
+        head = measure([c for found in stages[stage].values() for c in found], configurations).worst
         cells = [str(stage), head.function]
         if alone:
             cells.append(head.module)
@@ -86,6 +91,7 @@ def checkpoint_section(checkpoints: Sequence[Checkpoint]) -> Section:
     )
     lines = (
         "At the worst layer and configuration. Delta: how far past outputs moved with future tokens.",
+        "Local: how far with the future rows of the stage's own input. Gradient: towards future embeddings.",
         "LEAK: the stage lets the future in by itself. CONTAMINATED: it only passes on what came in.",
     )
     return Section("Checkpoints", lines, Table(columns, tuple(rows), details_in=1))
@@ -140,12 +146,13 @@ def data_flow_section(checkpoints: Sequence[Checkpoint]) -> Section | None:
     """The trace's drawing with what was measured at its nodes; only for a subject that has both paths."""
     if not {"standard", "recompute"} <= set(paths_of(checkpoints)):
         return None
+    configurations = configurations_of(checkpoints)
     nodes = {}
     for key, (name, stages) in _NODES.items():
         found = [c for c in checkpoints if c.stage in stages]
         if key in _ON_STANDARD:
             found = [c for c in found if c.path == "standard"]
-        state = _state(found) if found else "not measured"
+        state = _state(found, configurations) if found else "not measured"
         numbers = "-".join(str(stage) for stage in stages)
         nodes[key] = (f"{numbers:>4}  {name}", f"      {state}")
 
@@ -159,10 +166,10 @@ def data_flow_section(checkpoints: Sequence[Checkpoint]) -> Section | None:
     return Section("Data flow", ("At the worst layer and configuration.",), drawing="\n".join(lines))
 
 
-def _state(checkpoints: Sequence[Checkpoint]) -> str:
+def _state(checkpoints: Sequence[Checkpoint], configurations: Sequence[str]) -> str:
     if any(c.output_delta is not None for c in checkpoints):
-        return " ".join(filter(None, measure(checkpoints).cells))
+        return " ".join(filter(None, measure(checkpoints, configurations).cells))
     # Control flow: how often its last stage, the branch itself, went either way.
     last = max(c.stage for c in checkpoints)
     ways = {path: [c for c in checkpoints if c.stage == last and c.path == path] for path in paths_of(checkpoints)}
-    return ", ".join(f"{path} {measure(found).runs}" for path, found in ways.items() if found)
+    return ", ".join(f"{path} {measure(found, configurations).runs}" for path, found in ways.items() if found)

@@ -27,9 +27,9 @@ _ESTABLISHED = {
     Verdict.LEAK: "the future reaches the past",
     Verdict.NOT_APPLICABLE: "nothing to measure",
 }
-_WARNED = f"exit {ExitCode.GATE_HOLDS}: the gate holds, with a warning (exit {ExitCode.INCONCLUSIVE} under --strict)"
+_WARNED = f"exit {ExitCode.GATE_HOLDS}: gate holds with a warning, exit {ExitCode.INCONCLUSIVE} under --strict"
 _EXIT = {
-    Verdict.PROVEN: f"exit {ExitCode.GATE_HOLDS}: the gate holds",
+    Verdict.PROVEN: f"exit {ExitCode.GATE_HOLDS}: gate holds",
     Verdict.OPEN: _WARNED,
     Verdict.SUSPECT: _WARNED,
     Verdict.LEAK: f"exit {ExitCode.LEAK}: leak",
@@ -81,7 +81,7 @@ def _missed(result: AuditResult) -> list[str]:
 
 def _established(result: AuditResult) -> str:
     if result.verdict is Verdict.OPEN and _missed(result):
-        return "the harness missed a known answer, so what it measured settles nothing"
+        return "the harness missed a known answer"
     return _ESTABLISHED[result.verdict]
 
 
@@ -95,7 +95,7 @@ def _evidence(result: AuditResult) -> str:
         case Verdict.SUSPECT:
             return f"In {len(affected)} of {everywhere} a dependence on the future is possible; see the findings."
         case Verdict.OPEN if _missed(result):
-            return f"Missed: {', '.join(_missed(result))}."
+            return f"What it measured settles nothing. Missed: {', '.join(_missed(result))}."
         case Verdict.OPEN:
             largest = max((c.output_delta for c in measured), key=magnitude, default=0.0)
             beyond = f" beyond rounding (at most {number(largest)})" if largest else ""
@@ -180,7 +180,7 @@ def safety_section(checks: Sequence[SafetyCheck], configurations: int) -> Sectio
     for check in checks:
         acting = sum(count > 0 for count in check.acted.values())
         acted = f"{sum(check.acted.values())}x, in {acting} of {counted(configurations, 'configuration')}"
-        details = [check.evidence]
+        details = [check.evidence] if check.evidence else []
         if check.where:
             details.append(f"{place(check.where.file, check.where.lines)}  {shortened(check.where.operation)}")
         if check.mask is not None:
@@ -226,7 +226,7 @@ def fidelity_section(fidelity: Fidelity) -> Section:
 
 
 def conclusion_section(conclusions: Sequence[Conclusion]) -> Section:
-    rows = tuple(Row((c.id, verdict(c.verdict), c.claim), (c.evidence,)) for c in conclusions)
+    rows = tuple(Row((c.id, verdict(c.verdict), c.claim), (c.evidence,) if c.evidence else ()) for c in conclusions)
     return Section("Conclusions", (), Table(("#", "verdict", "claim"), rows, details_in=2))
 
 

@@ -1,0 +1,1 @@
+"""SPEC -> a uniform subject: `load.load(spec)`. Importing this package imports no torch; its modules may."""

@@ -1,10 +1,12 @@
 """The built-in models: Method1_v3 as audited and as published, and LLaMA of the same sizes as their control."""
 
+from typing import Any
+
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from leakcheck.subjects.method1_v3 import Method1Config_v3, Method1LlamaForCausalLM_v3
 
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "vocab_size": 97,
     "hidden_size": 32,
     "intermediate_size": 64,

@@ -20,8 +20,8 @@ STEP = re.compile(
     r"|(.*_)?kernel(_size|_dim)?"
     r"|(.*_)?d_conv|conv1d_width|conv_L_cache|local_attention"
 )
-_BLOCK_SIZE = "block_size"
-_MAXIMUM = (
+BLOCK_SIZE = "block_size"
+MAXIMUM = (
     "max_position_embeddings",
     "n_positions",
     "max_seq_len",
@@ -29,7 +29,8 @@ _MAXIMUM = (
     "max_target_positions",
     "n_ctx",
     "context_length",
-    _BLOCK_SIZE,  # nanoGPT's name for it; next to one of the others it is the size of an attention block
+    "model_max_length",
+    BLOCK_SIZE,  # nanoGPT's name for it; next to one of the others it is the size of an attention block
 )
 # Encoders of other inputs and token numbers say nothing about the axes of a text decoder.
 _FOREIGN = re.compile(r".*(vision|audio|image|video).*|.*_token_(id|index)")
@@ -69,7 +70,7 @@ def max_seq_len(config: PreTrainedConfig | None, model: nn.Module | None = None)
     """The longest input that the configuration allows, else the length of the model's learned position table."""
     if config is not None:
         text = config.get_text_config(decoder=True)
-        for name in _MAXIMUM:
+        for name in MAXIMUM:
             value = getattr(text, name, None)
             if isinstance(value, int) and value > 0:
                 return value
@@ -93,12 +94,14 @@ def _step_sizes(config: PreTrainedConfig | None) -> list[int]:
     return [
         size
         for name, size in _sizes(config.to_dict())
-        if STEP.fullmatch(name) and not (name == _BLOCK_SIZE and size == maximum)
+        if STEP.fullmatch(name) and not (name == BLOCK_SIZE and size == maximum)
     ]
 
 
 def _axis_sizes(config: PreTrainedConfig | None, model: nn.Module | None) -> set[int]:
-    sizes = {size for _, size in _sizes(config.to_dict())} if config is not None else set()
+    sizes: set[int] = set()
+    if config is not None:
+        sizes.update(size for name, size in _sizes(config.to_dict()) if name not in MAXIMUM)
     if model is not None:
         sizes.update(size for parameter in model.parameters() for size in parameter.shape)
     return sizes | {size // 2 for size in sizes}

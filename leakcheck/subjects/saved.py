@@ -3,13 +3,15 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 import leakcheck.subjects.method1_v3  # noqa: F401  (registers the model type "method1-v3")
-from leakcheck.errors import UsageError, one_line
+from leakcheck.errors import UsageError
+from leakcheck.subjects.refusal import refusing
 from leakcheck.subjects.shrink import shrink
 
 LARGEST_UNSHRUNK = 20_000_000  # parameters
@@ -29,8 +31,8 @@ def load_folder(folder: Path) -> tuple[nn.Module, str]:
             f"{folder}: no .safetensors file with weights, and leakcheck unpickles none; save the model again with "
             "save_pretrained, or give its config.json to audit the architecture"
         )
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+    with refusing(f"{folder}: the model could not be loaded"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -39,8 +41,7 @@ def load_folder(folder: Path) -> tuple[nn.Module, str]:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except Exception as error:
-        raise UsageError(f"{folder}: the model could not be loaded: {one_line(error)}") from error
+    model, info = loaded
     missing = len(info["missing_keys"])
     return model, f"given, but {missing} missing and drawn at random" if missing else "given"
 
@@ -53,19 +54,16 @@ def build_config(path: Path) -> tuple[nn.Module, str]:
     """
     config = _read_config(path)
     weights = "random"
-    try:
+    with refusing(f"{path}: no model could be built from it"):
         if _parameter_count(config) > LARGEST_UNSHRUNK:
             config, weights = shrink(config), "random (shrunk copy)"
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32), weights
-    except Exception as error:
-        raise UsageError(f"{path}: no model could be built from it: {one_line(error)}") from error
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model, weights
 
 
 def _read_config(path: Path) -> PreTrainedConfig:
-    try:
+    with refusing(f"{path}: not readable as JSON"):
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path}: not readable as JSON: {one_line(error)}") from error
     model_type = fields.get("model_type") if isinstance(fields, dict) else None
     if not isinstance(model_type, str):
         raise UsageError(f"{path}: not a model configuration: a JSON object with a model_type is needed")
@@ -73,10 +71,8 @@ def _read_config(path: Path) -> PreTrainedConfig:
         raise UsageError(
             f"{path}: transformers has no model_type {model_type!r}; give the file that defines the model: file.py"
         )
-    try:
+    with refusing(f"{path}: {model_type!r} refuses this configuration"):
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise UsageError(f"{path}: {model_type!r} refuses this configuration: {one_line(error)}") from error
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise UsageError(f"{path}: transformers has no causal language model of model_type {model_type!r}")
     return config

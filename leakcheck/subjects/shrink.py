@@ -3,11 +3,12 @@
 import inspect
 import re
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-from leakcheck.subjects.lengths import STEP
+from leakcheck.subjects.lengths import BLOCK_SIZE, MAXIMUM, STEP
 
 LAYERS = 3
 VOCABULARY = 97
@@ -28,8 +29,7 @@ _EXACT = tuple(
     for pattern, size in (
         (r"type_vocab_size|task_type_vocab_size", 2),
         (r"(.*_)?vocab_size(_.*)?", VOCABULARY),
-        (r"max_position_embeddings|n_positions|max_seq_len|max_sequence_length|max_target_positions", POSITIONS),
-        (r"n_ctx|context_length|seq_length|model_max_length", POSITIONS),
+        ("|".join(name for name in MAXIMUM if name != BLOCK_SIZE), POSITIONS),
         (r"original_max_position_embeddings", POSITIONS // 2),
         (r"hidden_size|n_embd|d_model|emb_dim|embedding_dim|embedding_size|dim|word_embed_proj_dim", HIDDEN),
         (r"(in|out)put_embedding_size|lru_width|hidden_size_per_layer_input", HIDDEN),
@@ -91,7 +91,6 @@ def _constructor_fields(config: PreTrainedConfig) -> dict[str, Any]:
 def _small(values: dict[str, Any]) -> dict[str, Any]:
     depth = next((v for name, v in values.items() if _LAYERS.fullmatch(name) and isinstance(v, int)), 0)
     layers = _kept_layers(values, depth)
-    heads = next((v for name, v in values.items() if _HEADS.fullmatch(name) and isinstance(v, int)), 0)
 
     def small(name: str, value: Any) -> Any:
         if name == "per_layer_config" and value:  # what some layers override, by the layer's number
@@ -102,35 +101,44 @@ def _small(values: dict[str, Any]) -> dict[str, Any]:
             return [[[types[layer] for layer in layers], 1]]
         if isinstance(value, dict) and name != "id2label":
             return _small(value)
+        if name in ("short_factor", "long_factor"):  # of longrope: one for each rotated pair of a head's channels
+            return value[: int(HEAD_DIM * values.get("partial_rotary_factor", 1)) // 2]
         if isinstance(value, list):
             if _is_layer_numbers(name, value):
                 return [new for new, old in enumerate(layers) if old in value]
             if len(value) == depth:
                 value = [value[layer] for layer in layers]
             return [small(name, element) if isinstance(element, int) else element for element in value]
+        if _LAYERS.fullmatch(name) and isinstance(value, int):
+            return len(layers)
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
             return value
-        if _LAYERS.fullmatch(name):
-            return len(layers)
-        if _HEADS.fullmatch(name):
-            return HEADS
-        if _KV_HEADS.fullmatch(name):
-            return HEADS // 2 if value < heads else HEADS
-        if name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            return min(value, VOCABULARY - 1)
-        if name == "attention_hidden_size":
-            return HIDDEN * value // values["hidden_size"]
-        if name == "head_dim" and "expand" in values and "num_attention_heads" not in values:
-            return HEAD_DIM * values["expand"]  # a state-space mixer's heads split its inner width
-        for pattern, size in _EXACT:
-            if pattern.fullmatch(name):
-                return size
-        for pattern, size in _AT_MOST:
-            if pattern.fullmatch(name):
-                return min(value, size)
-        return value
+        return _small_size(name, value, values)
 
     return {name: small(name, value) for name, value in values.items()}
+
+
+def _small_size(name: str, value: int, values: dict[str, Any]) -> int:
+    if _HEADS.fullmatch(name):
+        return HEADS
+    if _KV_HEADS.fullmatch(name):
+        heads = next((v for other, v in values.items() if _HEADS.fullmatch(other) and isinstance(v, int)), 0)
+        return HEADS // 2 if value < heads else HEADS
+    if name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        return min(value, VOCABULARY - 1)
+    if name == "attention_hidden_size":
+        return HIDDEN * value // values["hidden_size"]
+    if name == "head_dim" and "expand" in values and "num_attention_heads" not in values:
+        return HEAD_DIM * values["expand"]  # a state-space mixer's heads split its inner width
+    if name == BLOCK_SIZE and not any(other in values for other in MAXIMUM if other != BLOCK_SIZE):
+        return POSITIONS
+    for pattern, size in _EXACT:
+        if pattern.fullmatch(name):
+            return size
+    for pattern, size in _AT_MOST:
+        if pattern.fullmatch(name):
+            return min(value, size)
+    return value
 
 
 def _kept_layers(values: dict[str, Any], depth: int) -> list[int]:
@@ -149,4 +157,4 @@ def _is_layer_numbers(name: str, value: list[Any]) -> bool:
     """Whether a list holds the numbers of some layers rather than one entry for each layer."""
     if not re.fullmatch(r".*(_ids|_idxs|layers)", name) or not all(type(element) is int for element in value):
         return False
-    return all(a < b for a, b in zip(value, value[1:], strict=False))
+    return all(a < b for a, b in pairwise(value))

@@ -5,17 +5,21 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from leakcheck.errors import UsageError, one_line
+from leakcheck.errors import UsageError
+from leakcheck.subjects.refusal import one_line
 
-# What was imported from each folder on `sys.path`. Two folders may both have a `helper.py`: while one is in use, the
-# other's modules are put aside, and they come back unchanged when it is used again.
+# What was imported from each folder. Two folders may both have a `helper.py`: while one of them is in use, the other's
+# module of that name is put aside; it comes back unchanged when its folder is used again.
 _MODULES: dict[Path, dict[str, ModuleType]] = {}
+
+_INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")}
 
 
 @contextmanager
@@ -33,13 +37,13 @@ def imported_file(path: Path) -> Iterator[ModuleType]:
     root = path.parents[len(package)]
     with _imports_from(root):
         try:
-            if package:
+            depth = _relative_import_depth(path)
+            if depth > len(package):
+                top = path.parents[depth - 1]
+                module = _import_in_package(".".join([_own_package(top), *path.parent.relative_to(top).parts]), path)
+            elif package:
                 _refuse_shadowed(package[0], root, path)
                 module = _import_in_package(".".join(package), path)
-            elif depth := _relative_import_depth(path):
-                top = path.parents[depth - 1]
-                name = _own_package(top)
-                module = _import_in_package(".".join([name, *path.parent.relative_to(top).parts]), path)
             else:
                 module = _import_alone(_unique_name(path), path)
         except UsageError:
@@ -69,7 +73,7 @@ def imported_module(name: str) -> Iterator[ModuleType]:
 def _imports_from(root: Path) -> Iterator[None]:
     for other in _MODULES.keys() - {root}:
         for name, module in _MODULES[other].items():
-            if sys.modules.get(name) is module:
+            if sys.modules.get(name) is module and _can_come_from(root, name):
                 del sys.modules[name]
     own = _MODULES.setdefault(root, {})
     sys.modules.update(own)
@@ -83,10 +87,17 @@ def _imports_from(root: Path) -> Iterator[None]:
         sys.dont_write_bytecode = write_bytecode
         if str(root) in sys.path:
             sys.path.remove(str(root))
-        for name, module in list(sys.modules.items()):
-            top = name.partition(".")[0]
-            if top not in before and ((root / top).is_dir() or (root / f"{top}.py").is_file()):
-                own[name] = module
+        own |= {
+            name: module
+            for name, module in sys.modules.items()
+            if name.partition(".")[0] not in before and _can_come_from(root, name)
+        }
+
+
+def _can_come_from(root: Path, name: str) -> bool:
+    """Whether `root` has a module of this name. Never one of libraries: some of them cannot be imported twice."""
+    top = name.partition(".")[0]
+    return root not in _INSTALLED and ((root / top).is_dir() or (root / f"{top}.py").is_file())
 
 
 def _enclosing_package(path: Path) -> list[str]:
@@ -153,8 +164,12 @@ def _import_alone(name: str, path: Path) -> ModuleType:
 def _import_failure(path: Path, root: Path, error: BaseException) -> str:
     """One line that says where in the user's own code the import failed."""
     if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {one_line(error.msg)}"
+        return f"{error.filename}:{error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame for frame in frames if Path(frame.filename).is_relative_to(root)]
+    lines = [frame for frame in frames if _is_users(Path(frame.filename), root)]
     where = f"{lines[-1].filename}:{lines[-1].lineno}" if lines else str(path)
     return f"{where}: importing {path.name} raised {one_line(error)}"
+
+
+def _is_users(file: Path, root: Path) -> bool:
+    return file.is_relative_to(root) and not any(file.is_relative_to(folder) for folder in _INSTALLED)

@@ -120,8 +120,16 @@ def checkpoint(stage: int, path: str, layer: int | None, configuration: str, **c
 def leaking(checkpoint: Checkpoint) -> Checkpoint:
     """What the lost mask does to a checkpoint: stage 8 lets the future in, later stages carry it on."""
     if checkpoint.stage in (11, 12):
-        nothing = dict.fromkeys(("output_delta", "relative_delta", "gradient_delta", "local_delta", "rounding_delta"))
-        return replace(checkpoint, runs=int(checkpoint.stage == 11), verdict=HARMLESS, **nothing)
+        return replace(
+            checkpoint,
+            runs=int(checkpoint.stage == 11),
+            output_delta=None,
+            relative_delta=None,
+            gradient_delta=None,
+            local_delta=None,
+            rounding_delta=None,
+            verdict=HARMLESS,
+        )
     if checkpoint.stage == 2:
         return replace(checkpoint, note="returned None")
     if checkpoint.stage < 5:

@@ -42,10 +42,12 @@ class Method1LlamaAttention_v3(LlamaAttention):
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the output `[batch, seq, hidden]` and the weights `[batch, heads, seq, kv]`."""
+        if not self.config.safety_parent_mask:
+            attention_mask = None
         return super().forward(
             hidden_states,
             position_embeddings=position_embeddings,
-            attention_mask=attention_mask if self.config.safety_parent_mask else None,
+            attention_mask=attention_mask,
             past_key_values=past_key_values,
             **kwargs,
         )

@@ -1,0 +1,134 @@
+"""Take the safety checks away one by one, and together, and measure which path leaks without them."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+
+from leakcheck.audit.examine import Examined, Examiner
+from leakcheck.checkpoints import source
+from leakcheck.checkpoints.method1_v3 import Method1Plan
+from leakcheck.config import Configuration
+from leakcheck.findings import AblationRow, ClaimVerdict, Location, SafetyCheck, Verdict
+from leakcheck.subjects.subject import Subject
+
+# The configuration field that takes each check away.
+SWITCHES = {"S1": "safety_parent_mask", "S2": "safety_length_check", "S3": "safety_strict_remask"}
+CLAIMS = {
+    "S1": "the parent attention applies the mask",
+    "S2": "the lengths fit before the re-mask",
+    "S3": "the re-mask with renormalisation fixes the leak",
+}
+PATH_OF = {"S1": "standard", "S2": "recompute", "S3": "recompute"}
+
+
+def can_ablate(subject: Subject) -> bool:
+    config = getattr(subject.model, "config", None)
+    return subject.rebuild is not None and all(hasattr(config, field) for field in SWITCHES.values())
+
+
+def ablate(
+    subject: Subject,
+    configurations: Sequence[Configuration],
+    *,
+    seq: int,
+    seed: int,
+    step: Callable[[str], None],
+) -> tuple[AblationRow, ...]:
+    """Build and measure all eight on/off combinations under each configuration."""
+    rows = []
+    for on in product((True, False), repeat=len(SWITCHES)):
+        checks = dict(zip(SWITCHES, on, strict=True))
+        assert subject.rebuild is not None
+        model = subject.rebuild({SWITCHES[name]: value for name, value in checks.items()})
+        examiner = Examiner(model, seq=seq, vocab_size=subject.vocab_size, seed=seed)
+        for configuration in configurations:
+            step("ablation " + (" ".join(name for name, value in checks.items() if value) or "without any check"))
+            examined = examiner.examine(configuration)
+            first = examined.first_leak
+            rows.append(
+                AblationRow(
+                    configuration=configuration.id,
+                    checks=checks,
+                    paths=examined.result.paths,
+                    output_delta=examined.result.output_delta,
+                    first_leak=first and f"stage {first.stage}, {first.path} path, layer {first.layer}: {first.function}",
+                )
+            )
+    return tuple(rows)
+
+
+def load_bearing(rows: Sequence[AblationRow], check: str) -> bool:
+    """Whether some path is clean with all checks in place and leaks when only this one is taken away."""
+    for whole in rows:
+        if not all(whole.checks.values()):
+            continue
+        alone = {name: name != check for name in SWITCHES}
+        without = next(r for r in rows if r.configuration == whole.configuration and r.checks == alone)
+        if any(without.paths[p] is Verdict.LEAK and whole.paths[p] is not Verdict.LEAK for p in whole.paths):
+            return True
+    return False
+
+
+def safety_checks(
+    plan: Method1Plan, examined: Sequence[Examined], rows: Sequence[AblationRow]
+) -> tuple[SafetyCheck, ...]:
+    """Whether each check acted, with what mask, and whether it bears load. Without an ablation the latter is `None`."""
+    return tuple(_safety_check(check, plan, examined, rows) for check in SWITCHES)
+
+
+def acted(examined: Examined) -> dict[str, int]:
+    """How often each check took effect in one forward: ops in which the mask met scores or weights; tests of lengths."""
+    lineage = examined.lineage
+    return {
+        "S1": len(lineage.standard_applications),
+        "S2": lineage.length_checks,
+        "S3": len(lineage.recompute_applications),
+    }
+
+
+def _safety_check(
+    check: str, plan: Method1Plan, examined: Sequence[Examined], rows: Sequence[AblationRow]
+) -> SafetyCheck:
+    counts = {e.configuration.id: acted(e)[check] for e in examined}
+    path = PATH_OF[check]
+    leaking = [e.configuration.id for e in examined if e.result.paths[path] is Verdict.LEAK]
+    silent = [name for name, count in counts.items() if not count]
+    bears = load_bearing(rows, check) if rows else None
+    if check == "S2":  # it guards shapes, not causality
+        verdict = ClaimVerdict.HOLDS if any(counts.values()) else ClaimVerdict.NOT_APPLICABLE
+        evidence = f"evaluated in {len(counts) - len(silent)} of {len(counts)} configurations, every run finished"
+    else:
+        verdict = ClaimVerdict.REFUTED if leaking else ClaimVerdict.OPEN
+        evidence = f"acted in {len(counts) - len(silent)} of {len(counts)} configurations; " + (
+            f"its path leaks in {len(leaking)}" if leaking else "its path is measured clean in all"
+        )
+    return SafetyCheck(
+        id=check,
+        where=_where(check, plan, examined),
+        claim=CLAIMS[check],
+        active=any(counts.values()),
+        acted=counts,
+        mask=_mask(check, examined),
+        load_bearing=bears,
+        verdict=verdict,
+        evidence=evidence,
+    )
+
+
+def _where(check: str, plan: Method1Plan, examined: Sequence[Examined]) -> Location | None:
+    if check == "S2":
+        node = plan.nodes.length_check
+        return source.locate(plan.precomputed, node) if node is not None else None
+    applications = _applications(check, examined)
+    return applications[0].location if applications else None
+
+
+def _mask(check: str, examined: Sequence[Examined]) -> str | None:
+    applications = _applications(check, examined)
+    return applications[0].mask if applications else None
+
+
+def _applications(check: str, examined: Sequence[Examined]) -> list:
+    if check == "S2":
+        return []
+    of = "standard_applications" if check == "S1" else "recompute_applications"
+    return [application for e in examined for application in getattr(e.lineage, of)]

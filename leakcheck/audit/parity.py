@@ -1,0 +1,65 @@
+"""The LLaMA control: the same audit on a LLaMA of the same sizes and weights, and equality with one layer."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from leakcheck.audit.examine import Examiner
+from leakcheck.config import Configuration
+from leakcheck.findings import Verdict, worst
+from leakcheck.subjects import running
+from leakcheck.subjects.subject import Subject
+
+
+@dataclass(frozen=True)
+class Parity:
+    """`control` is LLaMA's verdict over the matrix; `one_layer_delta` the largest difference of one-layer logits."""
+
+    control: Verdict
+    one_layer_delta: float
+    one_layer_configuration: str
+
+
+def has_control(subject: Subject) -> bool:
+    return subject.rebuild is not None and isinstance(getattr(subject.model, "config", None), LlamaConfig)
+
+
+def compare(
+    subject: Subject,
+    configurations: Sequence[Configuration],
+    default: Configuration,
+    *,
+    seq: int,
+    seed: int,
+    step: Callable[[str], None],
+) -> Parity:
+    """Audit the control under every configuration, and compare one-layer logits under the default one."""
+    examiner = Examiner(_control(subject.model), seq=seq, vocab_size=subject.vocab_size, seed=seed)
+    verdicts = []
+    for configuration in configurations:
+        step(f"LLaMA control {configuration.id}")
+        verdicts.append(examiner.examine(configuration).result.verdict)
+
+    assert subject.rebuild is not None
+    single = subject.rebuild({"num_hidden_layers": 1})
+    tokens = examiner.prober.batches(default)[0].tokens[:1]
+    logits = []
+    for model in (single, _control(single)):
+        with running.configured(model, default), torch.no_grad():
+            logits.append(running.forward(model, tokens, default))
+    return Parity(worst(verdicts), (logits[0] - logits[1]).abs().max().item(), default.id)
+
+
+def _control(model: torch.nn.Module) -> LlamaForCausalLM:
+    """A LLaMA with the model's sizes, backend and, wherever name and shape agree, weights."""
+    known = {field.name for field in fields(LlamaConfig)}
+    values = {name: copy.deepcopy(v) for name, v in model.config.to_dict().items() if name in known}
+    config = LlamaConfig(**values, attn_implementation=model.config._attn_implementation)
+    control = LlamaForCausalLM(config)
+    own = control.state_dict()
+    given = {n: w for n, w in model.state_dict().items() if n in own and w.shape == own[n].shape}
+    control.load_state_dict(given, strict=False)
+    return control.float().eval()

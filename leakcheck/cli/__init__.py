@@ -1,0 +1,59 @@
+"""The command line: options in, an exit code out; no logic of its own and, until a command runs, no torch."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from leakcheck import __version__
+from leakcheck.cli import models, run
+from leakcheck.errors import ExitCode, LeakcheckError
+
+app = typer.Typer(
+    name="leakcheck",
+    help="Can anything at or before position t be influenced by an input after t? leakcheck measures it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("models")(models.models)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"leakcheck {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command. One line and the documented exit code for every error; a crash is never a leak or a pass."""
+    try:
+        app()
+    except LeakcheckError as error:
+        print(f"leakcheck: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("leakcheck: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        line = (str(error).splitlines() or ["no message"])[0]
+        print(
+            f"leakcheck: crashed: {type(error).__name__}: {line} (LEAKCHECK_TRACEBACK=1 shows where)", file=sys.stderr
+        )
+        if _wants_traceback():
+            raise
+        sys.exit(ExitCode.CRASH)
+
+
+def _wants_traceback() -> bool:
+    import os
+
+    return bool(os.environ.get("LEAKCHECK_TRACEBACK"))

@@ -1,0 +1,60 @@
+"""`leakcheck run`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from leakcheck.cli.progress import Bar
+from leakcheck.config import Settings
+from leakcheck.errors import ExitCode
+from leakcheck.findings import AuditResult, Verdict
+
+
+def run(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A built-in name, a folder from save_pretrained, a config.json, file.py, file.py:factory or "
+            "package.module:factory."
+        ),
+    ],
+    attn: Annotated[
+        list[str] | None, typer.Option(help="Audit only this attention backend; may be repeated.")
+    ] = None,
+    seq_len: Annotated[
+        int | None, typer.Option(help="Positions to audit. Default: enough to cross the model's chunks and windows.")
+    ] = None,
+    report: Annotated[
+        list[Path] | None, typer.Option(help="Also write the audit here (.json or .md); may be repeated.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 4 unless the verdict is PROVEN.")] = False,
+) -> None:
+    """Audit a model; exit 0 when the gate holds, 1 on a leak."""
+    from leakcheck.report import check_writable, print_audit, write
+
+    reports = report or []
+    for path in reports:
+        check_writable(path)
+
+    settings = Settings(attention=tuple(attn) if attn else None, seq_len=seq_len)
+    with Bar() as bar:
+        from leakcheck.audit import audit
+
+        result = audit(model, settings, progress=bar.step)
+    print_audit(result, Console())
+    for path in reports:
+        write(result, path)
+    raise typer.Exit(exit_code(result, strict=strict))
+
+
+def exit_code(result: AuditResult, *, strict: bool) -> ExitCode:
+    """The gate: a leak is 1; a pass without a proof is 4 under `--strict`; an audit of no pair at all is 5."""
+    if result.verdict is Verdict.LEAK:
+        return ExitCode.LEAK
+    if strict and result.verdict in (Verdict.SUSPECT, Verdict.OPEN):
+        return ExitCode.INCONCLUSIVE
+    if not any(c.pairs_covered for c in result.configurations):
+        return ExitCode.NOTHING_CHECKED
+    return ExitCode.GATE_HOLDS

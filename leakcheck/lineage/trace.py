@@ -1,0 +1,236 @@
+"""Trace one configuration: what each stage passes, where the mask was made, where it acted, how deep."""
+
+import ast
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import nn
+
+from leakcheck.checkpoints import source
+from leakcheck.checkpoints.axes import Axes
+from leakcheck.checkpoints.method1_v3 import Method1Plan
+from leakcheck.checkpoints.reading import Plan, Reading
+from leakcheck.checkpoints.recorder import Call, Recording, record
+from leakcheck.config import Configuration
+from leakcheck.findings import Location
+from leakcheck.lineage.masks import Op, OpLog, describe
+from leakcheck.subjects import running
+
+Key = tuple[int, str, int | None]  # stage, path, layer
+
+
+@dataclass
+class Passed:
+    """What the lineage of one stage, path and layer showed."""
+
+    reading: Reading
+    location: Location
+    runs: int = 0
+    passes: tuple[str, ...] = ()
+    library: Location | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the mask in use was made: the innermost function that returned it, and the calls down to it."""
+
+    mask: str
+    is_none: bool
+    location: Location
+    chain: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Application:
+    """One op in which the mask acted, in the function of `code`."""
+
+    code: CodeType | None
+    location: Location | None
+    mask: str
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The lineage of one configuration. `origins` has one entry for each call that made a mask."""
+
+    stages: dict[Key, Passed]
+    origins: tuple[Origin, ...]
+    standard_applications: tuple[Application, ...]
+    recompute_applications: tuple[Application, ...]
+    foreign_masks: tuple[str, ...]
+    length_checks: int
+    readings: tuple[Reading, ...]
+    call_depth: dict[str, int]
+
+
+def trace(model: nn.Module, plan: Plan, configuration: Configuration, token_ids: torch.Tensor) -> Lineage:
+    """Run `token_ids` `[batch, seq]` once under `configuration` and read off the lineage. Cost: one forward."""
+    log = OpLog()
+    with running.configured(model, configuration), torch.no_grad(), log:
+        _, recording = record(lambda: running.forward(model, token_ids, configuration), **plan.watch())
+    readings = plan.readings(recording, Axes(*token_ids.shape))
+    if not isinstance(plan, Method1Plan):
+        return Lineage(_stages(readings, set()), (), (), (), (), 0, tuple(readings), {})
+
+    made = recording.of(plan.update_mask)
+    masks = [call.result for call in made if isinstance(call.result, torch.Tensor)]
+    family = log.family(masks)
+    stages = _stages(readings, family)
+    origins = tuple(_origin(recording, call, log) for call in made)
+    applications = tuple(Application(op.code, op.location, describe(mask)) for op, mask in log.applications(family))
+    kernels = _kernels(plan, recording)
+    acting = [a for a in applications if a.code in kernels]
+    for key, passed in stages.items():
+        if key[0] == 2 and origins:
+            passed.library = origins[-1].location
+        if key[0] == 8:
+            passed.library = acting[0].location if acting else _definition(passed.reading)
+            if not acting:
+                passed.notes.append("no mask acts here")
+    return Lineage(
+        stages=stages,
+        origins=origins,
+        standard_applications=tuple(acting),
+        recompute_applications=tuple(a for a in applications if a.code is plan.precomputed),
+        foreign_masks=_foreign(stages, family),
+        length_checks=_length_checks(plan, recording),
+        readings=tuple(readings),
+        call_depth=_call_depth(stages),
+    )
+
+
+def _stages(readings: list[Reading], family: set[int]) -> dict[Key, Passed]:
+    stages: dict[Key, Passed] = {}
+    for reading in readings:
+        key = (reading.stage.number, reading.path, reading.layer)
+        passed = stages.get(key)
+        if passed is None:
+            passed = stages[key] = Passed(reading, source.locate(reading.code, reading.node), passes=_passes(reading, family))
+        passed.runs += reading.runs
+        if reading.note and reading.note not in passed.notes:
+            passed.notes.append(reading.note)
+    return stages
+
+
+def _passes(reading: Reading, family: set[int]) -> tuple[str, ...]:
+    """The arguments of the stage's call that are the mask, by identity or derivation; `=None` where there is none.
+
+    A `None` has no identity: it is listed for a parameter that is called a mask.
+    """
+    call = reading.call
+    if call is None:
+        return ()
+    passes = []
+    expressions = _expressions(call)
+    for name, value in call.arguments.items():
+        if isinstance(value, torch.Tensor) and id(value) in family:
+            passes.append(f"{name}={expressions[name]}" if name in expressions else name)
+        elif value is None and "mask" in name:
+            passes.append(f"{name}=None")
+        elif not family and isinstance(value, torch.Tensor) and "mask" in name:
+            passes.append(name)
+    if isinstance(call.result, torch.Tensor) and id(call.result) in family and reading.stage.number == 2:
+        return ("returns the mask",)
+    return tuple(passes)
+
+
+def _expressions(call: Call) -> dict[str, str]:
+    """Keyword arguments as they stand in the calling source."""
+    if call.parent is None or call.position is None:
+        return {}
+    node = source.call_at(call.parent.code, call.position)
+    return {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg} if node else {}
+
+
+def _origin(recording: Recording, made: Call, log: OpLog) -> Origin:
+    """Follow the returned object down: the last call inside that returned the very same object made it.
+
+    `None` is the same object everywhere, so there the walk also ends at a `return None` that is written out.
+    """
+    result, call, chain = made.result, made, [_step(made)]
+    while True:
+        inside = [c for c in recording.calls if c.parent is call]
+        if result is None:
+            inside = [] if _returns_none(call) else inside[-1:]
+        same = [c for c in inside if c.result is result]
+        if not same:
+            break
+        call = same[-1]
+        chain.append(_step(call))
+    producer: Op | None = log.producer(result) if isinstance(result, torch.Tensor) else None
+    location = producer.location if producer and producer.code is call.code else None
+    return Origin(
+        mask=describe(result),
+        is_none=result is None,
+        location=location or _return_of(call),
+        chain=tuple(chain),
+    )
+
+
+def _step(call: Call) -> str:
+    location = _return_of(call)
+    return f"{location.file}:{location.lines[0]} in {location.function}: {location.operation}"
+
+
+def _return_of(call: Call) -> Location:
+    line = call.return_line or call.code.co_firstlineno
+    statement = source.statement_at(call.code, (line, line, 10**6, 0))
+    return source.locate(call.code, statement, lines=None if statement else (line, line))
+
+
+def _returns_none(call: Call) -> bool:
+    tree = source.syntax_of(call.code)
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.Return) and node.lineno == call.return_line:
+            return isinstance(node.value, ast.Constant)
+    return False
+
+
+def _definition(reading: Reading) -> Location | None:
+    return source.locate(reading.call.code) if reading.call else None
+
+
+def _kernels(plan: Method1Plan, recording: Recording) -> set[CodeType]:
+    """The functions in which the parent class applies its mask: itself, or the kernels that it calls."""
+    called = {c.code for c in recording.calls if c.parent is not None and c.parent.code is plan.parent_forward}
+    return called | {plan.parent_forward}
+
+
+def _foreign(stages: dict[Key, Passed], family: set[int]) -> tuple[str, ...]:
+    """Mask arguments that are not from the generation call, in words."""
+    foreign = []
+    for (number, _, _), passed in stages.items():
+        call = passed.reading.call
+        if number < 5 or call is None:
+            continue
+        for name, value in call.arguments.items():
+            if "attention_mask" in name and isinstance(value, torch.Tensor) and id(value) not in family:
+                foreign.append(f"{name} at {passed.location.file}:{passed.location.lines[0]}")
+    return tuple(dict.fromkeys(foreign))
+
+
+def _length_checks(plan: Method1Plan, recording: Recording) -> int:
+    """How often the length check before the re-mask was evaluated."""
+    node: Any = plan.nodes.length_check
+    if node is None:
+        return 0
+    visits = recording.visits.get(plan.precomputed, ())
+    return sum(visit.lines == (node.lineno, node.end_lineno) for visit in visits)
+
+
+def _call_depth(stages: dict[Key, Passed]) -> dict[str, int]:
+    depth: dict[str, int] = {}
+    for (number, path, _), passed in stages.items():
+        call = passed.reading.call
+        if call is None or number < 5:
+            continue
+        if (path == "standard") != (number <= 8):  # the weights that 5 to 8 return are not a call of the replay
+            continue
+        length = 0
+        while call is not None:
+            length, call = length + 1, call.parent
+        depth[path] = max(depth.get(path, 0), length)
+    return depth
