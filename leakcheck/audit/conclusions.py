@@ -95,8 +95,9 @@ def _parity(examined: Sequence[Examined], parity: Parity | None) -> tuple[ClaimV
     if parity is None:
         return ClaimVerdict.NOT_APPLICABLE, "no LLaMA can be built from the subject's configuration"
     own = sum(e.result.verdict is Verdict.LEAK for e in examined)
-    layer = f"one-layer logits differ from LLaMA's by {parity.one_layer_delta:.2g} ({parity.one_layer_configuration})"
+    differ = f"differ from LLaMA's by {parity.one_layer_delta:.2g}" if parity.one_layer_delta else "equal LLaMA's"
+    layer = f"with one layer and the same weights the logits {differ} ({parity.one_layer_configuration})"
     evidence = f"leaks in {own} of {len(examined)} configurations, the LLaMA control: {parity.control}; {layer}"
-    if own and parity.control is not Verdict.LEAK:
+    if (own and parity.control is not Verdict.LEAK) or parity.one_layer_delta:
         return ClaimVerdict.REFUTED, evidence
     return ClaimVerdict.OPEN, evidence

@@ -2,21 +2,27 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from leakcheck.audit.examine import Examiner
 from leakcheck.config import Configuration
 from leakcheck.findings import Verdict, worst
+from leakcheck.probes import precision
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import Subject
 
 
 @dataclass(frozen=True)
 class Parity:
-    """`control` is LLaMA's verdict over the matrix; `one_layer_delta` the largest difference of one-layer logits."""
+    """`control` is LLaMA's verdict over the matrix; `one_layer_delta` the largest difference of one-layer logits.
+
+    The difference is taken in float64 and is zero where it is rounding: the two run different attention kernels.
+    """
 
     control: Verdict
     one_layer_delta: float
@@ -45,15 +51,26 @@ def compare(
 
     assert subject.rebuild is not None
     single = subject.rebuild({"num_hidden_layers": 1})
-    tokens = examiner.prober.batches(default)[0].tokens[:1]
-    logits = []
-    for model in (single, _control(single)):
-        with running.configured(model, default), torch.no_grad():
-            logits.append(running.forward(model, tokens, default))
-    return Parity(worst(verdicts), (logits[0] - logits[1]).abs().max().item(), default.id)
+    delta = _difference(single, _control(single), examiner.prober.batches(default)[0].tokens[:1], default)
+    return Parity(worst(verdicts), delta, default.id)
 
 
-def _control(model: torch.nn.Module) -> LlamaForCausalLM:
+def _difference(a: nn.Module, b: nn.Module, tokens: torch.Tensor, configuration: Configuration) -> float:
+    """The largest difference of the logits of two models for `tokens` `[1, seq]`, zero where it is rounding."""
+    deltas = {}
+    for precise in (False, True):
+        logits = []
+        for model in (a, b):
+            model = copy.deepcopy(model).double() if precise else model
+            context = precision.float64() if precise else nullcontext()
+            with running.configured(model, configuration), context, torch.no_grad():
+                logits.append(running.forward(model, tokens, configuration))
+        deltas[precise] = (logits[0] - logits[1]).abs().max().item()
+        scale = logits[1].abs().max().item()
+    return 0.0 if precision.is_rounding(deltas[False], deltas[True], scale) else deltas[True]
+
+
+def _control(model: nn.Module) -> LlamaForCausalLM:
     """A LLaMA with the model's sizes, backend and, wherever name and shape agree, weights."""
     known = {field.name for field in fields(LlamaConfig)}
     values = {name: copy.deepcopy(v) for name, v in model.config.to_dict().items() if name in known}

@@ -121,8 +121,9 @@ def _passes(reading: Reading, family: set[int]) -> tuple[str, ...]:
     A `None` has no identity: it is listed for a parameter that is called a mask.
     """
     call = reading.call
-    if call is None:
-        return ()
+    if call is None:  # a statement: the names that it reads
+        inputs = reading.inputs or {}
+        return tuple(name for name, value in inputs.items() if isinstance(value, torch.Tensor) and id(value) in family)
     passes = []
     expressions = _expressions(call)
     for name, value in call.arguments.items():

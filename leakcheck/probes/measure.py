@@ -20,6 +20,9 @@ from leakcheck.subjects import running
 from leakcheck.subjects.subject import input_embedding
 
 
+_BLOCKING = 1e30  # masks block with values beyond this; they are no measure of the size of activations
+
+
 @dataclass(frozen=True)
 class Deltas:
     """Numbers of one tensor under one batch.
@@ -33,6 +36,8 @@ class Deltas:
     allowed: float = 0.0
     gradient: float = 0.0
     local: float | None = None
+    scale: float = 0.0  # the largest past value, blocking mask values left out
+    gradient_scale: float = 0.0  # the largest gradient with respect to any embedding
     padded: int = 0  # padded positions that moved
     worst: WorstCase | None = None
 
@@ -44,6 +49,8 @@ class Deltas:
             allowed=max(self.allowed, other.allowed),
             gradient=max(self.gradient, other.gradient),
             local=max(local, default=None),
+            scale=max(self.scale, other.scale),
+            gradient_scale=max(self.gradient_scale, other.gradient_scale),
             padded=max(self.padded, other.padded),
             worst=self.worst if self.output >= other.output else other.worst,
         )
@@ -67,10 +74,14 @@ def measure(
     configuration: Configuration,
     *,
     plant_at: int | None = None,
+    each_gradient: bool = False,
 ) -> Measurement:
     """Run `batch` once under `configuration` (which the model is already in) and measure everything.
 
-    Cost: one forward, one backward, one run of each stage; where a gradient is found, one more backward per tensor.
+    One backward pass of all tensors together shows whether any has a gradient towards the future; only with
+    `each_gradient` is it then told which. Until then every tensor is given the joint gradient.
+
+    Cost: one forward, one backward, one run of each stage; with `each_gradient` one backward for each tensor.
 
     Raises:
         SubjectCrash: the forward raised, or a position that the change cannot excuse is not finite.
@@ -92,8 +103,11 @@ def measure(
         raise SubjectCrash(f"the forward returned NaN or infinity under {configuration.id}")
 
     rows = [logits.flatten(2), *(_rows(reading.tensors, axes) for reading in readings)]
-    gradients = _gradients(rows, batch, tap.leaves)
-    moved = [replace(_moves(r, batch), gradient=g) for r, g in zip(rows, gradients, strict=True)]
+    gradients = _gradients(rows, batch, tap.leaves, each=each_gradient)
+    moved = [
+        replace(_moves(r, batch), gradient=future, gradient_scale=every)
+        for r, (future, every) in zip(rows, gradients, strict=True)
+    ]
     local = [_local(reading, batch) for reading in readings]
     last = int(batch.valid.nonzero()[-1])
     return Measurement(
@@ -171,14 +185,18 @@ def _moves(rows: torch.Tensor, batch: Batch) -> Deltas:
         worst = WorstCase(int(batch.cut[row]), position, channel, batch.draws[row], output)
     padded = (largest.masked_fill(~batch.past_padding, 0.0) > 0).any(0)
     allowed = largest.masked_fill(~batch.future, 0.0)
-    return Deltas(output, allowed.max().item(), padded=int(padded.sum()), worst=worst)
+    values = rows[BASE].detach().abs()
+    scale = values.masked_fill(~(values < _BLOCKING), 0.0).max().item()
+    return Deltas(output, allowed.max().item(), scale=scale, padded=int(padded.sum()), worst=worst)
 
 
-def _gradients(rows: Sequence[torch.Tensor], batch: Batch, leaves: Sequence[torch.Tensor]) -> list[float]:
-    """For each tensor, the largest gradient of its past rows with respect to future embeddings.
+def _gradients(
+    rows: Sequence[torch.Tensor], batch: Batch, leaves: Sequence[torch.Tensor], *, each: bool
+) -> list[tuple[float, float]]:
+    """For each tensor, the largest gradient of its past rows with respect to future embeddings, and to any.
 
     All past activations are combined with random signs, so that one backward pass covers every pair of positions;
-    two gradients cancel with probability zero. One backward of the sum shows whether any tensor has a gradient.
+    two gradients cancel with probability zero.
     """
     generator = torch.Generator().manual_seed(0)
     combined = []
@@ -190,21 +208,20 @@ def _gradients(rows: Sequence[torch.Tensor], batch: Batch, leaves: Sequence[torc
         combined.append((r * signs * batch.past[..., None]).sum())
     connected = [c for c in combined if c is not None]
     if not connected or not leaves:
-        return [0.0] * len(rows)
-    future = [~(batch.past | batch.past_padding) & (batch.cut < batch.tokens.shape[1])[:, None]] * len(leaves)
-    if not _largest(torch.stack(connected).sum(), leaves, future):
-        return [0.0] * len(rows)
-    return [0.0 if c is None else _largest(c, leaves, future) for c in combined]
+        return [(0.0, 0.0)] * len(rows)
+    if not each:
+        joint = _largest(torch.stack(connected).sum(), leaves, batch.future)
+        return [(0.0, 0.0) if c is None or not joint[0] else joint for c in combined]
+    return [(0.0, 0.0) if c is None else _largest(c, leaves, batch.future) for c in combined]
 
 
-def _largest(value: torch.Tensor, leaves: Sequence[torch.Tensor], where: Sequence[torch.Tensor]) -> float:
+def _largest(value: torch.Tensor, leaves: Sequence[torch.Tensor], future: torch.Tensor) -> tuple[float, float]:
     gradients = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
-    largest = [
-        g.abs().amax(-1).masked_fill(~w, 0.0).nan_to_num(nan=float("inf")).max().item()
-        for g, w in zip(gradients, where, strict=True)
-        if g is not None
-    ]
-    return max(largest, default=0.0)
+    sizes = [g.abs().amax(-1).nan_to_num(nan=float("inf")) for g in gradients if g is not None]  # [batch, seq]
+    return (
+        max((size.masked_fill(~future, 0.0).max().item() for size in sizes), default=0.0),
+        max((size.max().item() for size in sizes), default=0.0),
+    )
 
 
 @torch.no_grad()

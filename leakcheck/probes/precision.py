@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 _CASTS = {torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16}
-# Rounding is allowed to shrink a thousand times less than machine epsilon does before it is called a leak.
-_ROUNDING = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps * 1e3
+_EPS32 = torch.finfo(torch.float32).eps
+_EPS64 = torch.finfo(torch.float64).eps
+_MARGIN = 1e3  # sums of a thousand terms, or an ill-conditioned step, may round this much worse than one operation
 
 
 class _Float64(TorchFunctionMode):
@@ -22,12 +22,13 @@ class _Float64(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in _CASTS:
             func = torch.Tensor.double
-        args, kwargs = pytree.tree_map(_promote, (args, kwargs or {}))
+        args = [torch.float64 if _is_low(arg) else arg for arg in args]
+        kwargs = {name: torch.float64 if _is_low(arg) else arg for name, arg in (kwargs or {}).items()}
         return func(*args, **kwargs)
 
 
-def _promote(value: Any) -> Any:
-    return torch.float64 if isinstance(value, torch.dtype) and value in _LOW else value
+def _is_low(value: Any) -> bool:
+    return isinstance(value, torch.dtype) and value in _LOW
 
 
 class float64:  # noqa: N801  (a context manager, used like a function)
@@ -51,6 +52,10 @@ class float64:  # noqa: N801  (a context manager, used like a function)
         torch.set_default_dtype(default)
 
 
-def is_rounding(single: float, double: float) -> bool:
-    """Whether a delta of `single` in float32 and `double` in float64 scales with machine epsilon."""
-    return double <= single * _ROUNDING
+def is_rounding(single: float, double: float, scale: float) -> bool:
+    """Whether a delta of `single` in float32 and `double` in float64 scales with machine epsilon.
+
+    `scale` is the size of the values that moved. Rounding in float64 is at most a margin above what epsilon makes of
+    that size, or of the conditioning that the float32 delta reveals (`single / eps`).
+    """
+    return double <= _MARGIN * _EPS64 * max(scale, single / _EPS32)

@@ -136,7 +136,7 @@ class Prober:
         configured = running.configured(model, configuration, recompute_context=precision.float64)
         with configured, precision.float64():
             if independent:
-                return [measure.measure(model, plan, batch, configuration) for batch in work]
+                return [measure.measure(model, plan, batch, configuration, each_gradient=True) for batch in work]
             return [measure.measure_rows(model, batch, configuration) for batch in work]
 
     def _independent(self, measured: Measurement, batch: Batch, configuration: Configuration) -> bool:
@@ -179,16 +179,16 @@ def _decide(single: Sequence[Deltas], double: Sequence[Deltas] | None) -> Decide
     one = _joined(single)
     two = one if double is None else _joined(double)
 
-    def real(name: str) -> float:
-        low, high = getattr(one, name), getattr(two, name)
-        return 0.0 if not low and not high or precision.is_rounding(low or 0.0, high or 0.0) else high
+    def real(single: float, double: float, scale: float) -> float:
+        return 0.0 if precision.is_rounding(single, double, scale) else double
 
-    output = real("output")
+    output = real(one.output, two.output, two.scale)
     return Decided(
         output=output,
         relative=output / two.allowed if two.allowed else 0.0,
-        gradient=real("gradient"),
-        local=None if one.local is None else real("local"),
+        # The float32 gradient is one of all tensors together, and tells nothing about the conditioning of this one.
+        gradient=real(0.0, two.gradient, two.gradient_scale),
+        local=None if one.local is None or two.local is None else real(one.local, two.local, two.scale),
         rounding=0.0 if output else one.output,
         padded=one.padded,
         worst=two.worst if output else None,

@@ -127,13 +127,18 @@ def test_two_folders_with_modules_of_the_same_name(write, tmp_path):
             from torch import nn
             from .helper import VOCABULARY
 
+            class Own(nn.Sequential):
+                pass
+
             def build():
-                return nn.Sequential(nn.Embedding(VOCABULARY, 8))
+                return Own(nn.Embedding(VOCABULARY, 8))
             """,
         )
     for file in ("file.py", "package_b/file.py"):
         first, second = tmp_path / "a" / file, tmp_path / "b" / file
-        assert [load(str(path)).vocab_size for path in (first, second, first)] == [40, 50, 40]
+        subjects = [load(str(path)) for path in (first, second, first)]
+        assert [subject.vocab_size for subject in subjects] == [40, 50, 40]
+        assert type(subjects[0].model) is type(subjects[2].model)
 
 
 def test_no_bytecode_is_left_behind(write, tmp_path):
@@ -164,6 +169,13 @@ def test_factory(write):
     assert not subject.model.training
     assert {parameter.dtype for parameter in subject.model.parameters()} == {torch.float32}
     assert run(subject).shape == (2, 13, 50)
+
+
+def test_factory_draws_the_same_weights_every_time(write):
+    path = write("file.py", FACTORY)
+    first = load(str(path)).model[0].weight
+    torch.rand(3)
+    assert torch.equal(load(str(path)).model[0].weight, first)
 
 
 def test_factory_weights_are_not_drawn_anew(write):

@@ -120,9 +120,9 @@ def test_computed_fields_are_computed_anew():
         model_type = "old-style"
 
         def __init__(self, n_embd=512, n_head=8, block_size=1024, **kwargs):
-            super().__init__(**kwargs)
-            self.n_embd, self.n_head, self.block_size = n_embd, n_head, block_size
             self.width_of_everything = 3 * n_embd
+            super().__init__(**kwargs)  # sets whatever else it is given
+            self.n_embd, self.n_head, self.block_size = n_embd, n_head, block_size
 
     config = shrink(OldStyleConfig(tie_word_embeddings=False))
     assert (config.n_embd, config.n_head, config.width_of_everything) == (32, 4, 96)
