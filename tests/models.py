@@ -1,8 +1,11 @@
 """Small models whose answer is known: causal ones, and the same ones with a leak planted."""
 
 import copy
+import importlib.util
+import inspect
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,6 +90,22 @@ def method1(**options: Any) -> nn.Module:
     return seeded(Method1LlamaForCausalLM_v3(Method1Config_v3(**{**LLAMA_SIZES, "num_hidden_layers": 3, **options})))
 
 
+def method1_copy(folder: Path, *replaced: tuple[str, str], head: str = "", **options: Any) -> nn.Module:
+    """Method1_v3 from a copy of its source in `folder` with texts replaced, each found exactly once."""
+    text = Path(inspect.getfile(Method1LlamaForCausalLM_v3)).read_text()
+    package = Method1Config_v3.__module__
+    for old, new in ((f"from .{package.rpartition('.')[2]} import", f"from {package} import"), *replaced):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path = folder / "modeling_copy.py"
+    path.write_text(head + text)
+    spec = importlib.util.spec_from_file_location(f"copy_in_{folder.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = Method1Config_v3(**{**LLAMA_SIZES, "num_hidden_layers": 3, **options})
+    return seeded(module.Method1LlamaForCausalLM_v3(config))
+
+
 def subject_of(model: nn.Module, seq: int = SEQ) -> Subject:
     """A subject whose `rebuild` makes a model of the same class with the same weights."""
 
@@ -121,7 +140,7 @@ KERNELS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mask lost": lambda scores: scores.softmax(-1),
     "diagonal off by one": lambda scores: _blocked(scores, diagonal=2).softmax(-1),
     "softmax over queries": lambda scores: _blocked(scores).softmax(-2),
-    "0/1 mask added": lambda scores: (scores + torch.ones_like(scores).tril()).softmax(-1),
+    "zero-one mask added": lambda scores: (scores + torch.ones_like(scores).tril()).softmax(-1),
     "one head open": _one_head_open,
 }
 
@@ -178,21 +197,26 @@ READS: dict[str, Callable[[torch.Tensor, Near], torch.Tensor]] = {
 }
 
 
-def planted(model: nn.Module, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
-    """The model with the output of its module `name` changed."""
-    model.get_submodule(name).register_forward_hook(lambda module, args, output: change(output))
-    return model
+class Reading(nn.Module):
+    """A module whose output also holds what `READS` says of its neighbours."""
+
+    def __init__(self, inner: nn.Module, near: Near, read: str, *, only_in_training: bool):
+        super().__init__()
+        self.inner = inner
+        self.near, self.read, self.only_in_training = near, READS[read], only_in_training
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        output = self.inner(*args, **kwargs)
+        return output if self.only_in_training and not self.training else self.read(output, self.near)
 
 
-def gpt2_reading(name: str, near: Near) -> nn.Module:
-    return planted(gpt2(), "transformer.h.0.mlp", lambda x: READS[name](x, near))
-
-
-def only_in_training(near: Near) -> nn.Module:
-    model = gpt2(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-    mlp = model.get_submodule("transformer.h.0.mlp")
-    mlp.register_forward_hook(lambda module, args, output: output + near(output) * module.training)
-    return model
+def reading(
+    build: Callable[[], nn.Module], module: str, near: Near, read: str = "whole", *, only_in_training: bool = False
+) -> nn.Module:
+    """The model with one module replaced by a `Reading` of it."""
+    model = build()
+    model.set_submodule(module, Reading(model.get_submodule(module), near, read, only_in_training=only_in_training))
+    return model.eval()
 
 
 # --- tiny modules -----------------------------------------------------------------------------------------------------

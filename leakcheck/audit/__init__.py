@@ -27,9 +27,7 @@ Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is 
 _COMBINATIONS = 2 ** len(ablation.SWITCHES)
 
 
-def audit(
-    subject: str | Subject, settings: Settings | None = None, *, progress: Progress | None = None
-) -> AuditResult:
+def audit(subject: str | Subject, settings: Settings | None = None, *, progress: Progress | None = None) -> AuditResult:
     """Audit a subject, given as a SPEC or loaded, under every configuration that it supports.
 
     Raises:
@@ -117,9 +115,7 @@ def _ablation_configurations(whole: Examined, configurations: list[Configuration
     return chosen
 
 
-def _fidelity(
-    examined: list[Examined], plan: Method1Plan, default: Configuration, seq: int
-) -> Fidelity | None:
+def _fidelity(examined: list[Examined], plan: Method1Plan, default: Configuration, seq: int) -> Fidelity | None:
     """Under the default configuration, or the first in which the re-mask acts."""
     for e in sorted(examined, key=lambda e: e.configuration != default):
         found = fidelity(e.lineage, plan, running.valid_positions(e.configuration, seq))

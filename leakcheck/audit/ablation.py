@@ -50,7 +50,8 @@ def ablate(
                     checks=checks,
                     paths=examined.result.paths,
                     output_delta=examined.result.output_delta,
-                    first_leak=first and f"stage {first.stage}, {first.path} path, layer {first.layer}: {first.function}",
+                    first_leak=first
+                    and f"stage {first.stage}, {first.path} path, layer {first.layer}: {first.function}",
                 )
             )
     return tuple(rows)

@@ -39,7 +39,10 @@ def _single_source(examined: Sequence[Examined]) -> tuple[ClaimVerdict, str]:
     if foreign:
         return ClaimVerdict.REFUTED, f"a mask from elsewhere is used: {foreign[0]}"
     if several:
-        return ClaimVerdict.REFUTED, f"{len(several[0].lineage.origins)} generation calls under {several[0].configuration.id}"
+        return (
+            ClaimVerdict.REFUTED,
+            f"{len(several[0].lineage.origins)} generation calls under {several[0].configuration.id}",
+        )
     evidence = f"one generation call in each of {len(examined)} configurations; no mask from elsewhere is handed on"
     if len(without) == len(examined):
         return ClaimVerdict.NOT_APPLICABLE, "no mask is in use: the one call returned None in every configuration"
@@ -54,7 +57,11 @@ def _both_paths(examined: Sequence[Examined]) -> tuple[ClaimVerdict, str]:
         for path in examined[0].result.paths
     }
     if any(leaking.values()):
-        parts = [f"{path} path leaks in {len(ids)} of {len(examined)} (first: {ids[0]})" for path, ids in leaking.items() if ids]
+        parts = [
+            f"{path} path leaks in {len(ids)} of {len(examined)} (first: {ids[0]})"
+            for path, ids in leaking.items()
+            if ids
+        ]
         return ClaimVerdict.REFUTED, "; ".join(parts)
     moving = [e for e in examined if e.result.verdict is not Verdict.OPEN]
     if moving:
@@ -62,9 +69,7 @@ def _both_paths(examined: Sequence[Examined]) -> tuple[ClaimVerdict, str]:
     return ClaimVerdict.OPEN, f"no delta on either path in {len(examined)} configurations; measured, not proven"
 
 
-def _defence_in_depth(
-    checks: Sequence[SafetyCheck], ablation: Sequence[AblationRow]
-) -> tuple[ClaimVerdict, str]:
+def _defence_in_depth(checks: Sequence[SafetyCheck], ablation: Sequence[AblationRow]) -> tuple[ClaimVerdict, str]:
     if not ablation:
         return ClaimVerdict.NOT_APPLICABLE, "the subject has no switches for its safety checks, so none was taken away"
     whole = [row for row in ablation if all(row.checks.values())]

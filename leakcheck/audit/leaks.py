@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from leakcheck import codes
 from leakcheck.audit.examine import Examined
-from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
+from leakcheck.checkpoints import source
+from leakcheck.findings import Checkpoint, Finding, Location, Verdict, WorstCase
 from leakcheck.subjects.subject import Subject
 
 
@@ -52,9 +53,7 @@ class _Context:
 
 def _of_configuration(examined: Examined, context: _Context) -> list[Finding]:
     missed = [c for c in examined.probed.controls if not c.caught]
-    found = [
-        context.finding(codes.CONTROL_MISSED, Verdict.OPEN, examined, f"control missed: {c.name}") for c in missed
-    ]
+    found = [context.finding(codes.CONTROL_MISSED, Verdict.OPEN, examined, f"control missed: {c.name}") for c in missed]
     if examined.probed.vacuous:
         message = "changing every earlier token moved nothing at the last position"
         found.append(context.finding(codes.VACUOUS, Verdict.OPEN, examined, message))
@@ -102,15 +101,17 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
         ("recompute", codes.RECOMPUTE_LEAK, recompute),
     ):
         if first is not None:
+            inside = _inside(examined, first)
             found.append(
                 context.finding(
                     code,
                     Verdict.LEAK,
                     examined,
-                    f"{path} path: stage {first.stage} ({first.title}) in {first.module or 'the model'} lets the future in",
+                    f"{path} path: stage {first.stage} ({first.title}) in {first.module or 'the model'} lets the future in, "
+                    f"inside {inside.function} ({inside.file}:{inside.lines[0]}-{inside.lines[1]})",
                     module=first.module,
-                    file=first.file,
-                    line=first.lines[0],
+                    file=inside.file,
+                    line=inside.lines[0],
                     chain=_handed_on(examined, first),
                     witness=context.witness(first.worst_case) or witness,
                 )
@@ -127,6 +128,14 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
             context.finding(codes.FUTURE_DEPENDENCE, Verdict.LEAK, examined, message, witness=witness, **place)
         )
     return found
+
+
+def _inside(examined: Examined, leak: Checkpoint) -> Location:
+    """The function that a stage calls, which is where its leak is; the stage's own lines where it is no call."""
+    reading = examined.lineage.stages[leak.stage, leak.path, leak.layer].reading
+    if reading.call is not None and reading.call.code is not reading.code:
+        return source.locate(reading.call.code)
+    return Location(leak.function, leak.file, leak.lines, leak.operation)
 
 
 def _handed_on(examined: Examined, to: Checkpoint) -> tuple[str, ...]:

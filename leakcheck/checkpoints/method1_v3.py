@@ -27,20 +27,20 @@ STAGES = tuple(
     Stage(number, phase, title)
     for number, (phase, title) in enumerate(
         (
-            ("generation", "model forward asks for the mask"),
-            ("generation", "the mask is built"),
-            ("distribution", "the layer loop"),
-            ("distribution", "the recompute branch"),
-            ("standard", "the layer gets the mask"),
-            ("standard", "the attention gets the mask"),
-            ("standard", "the parent class gets the mask"),
-            ("standard", "the mask is applied"),
-            ("recompute", "the replay gets the mask"),
-            ("recompute", "the fixed method gets the mask"),
-            ("recompute", "the fixed method runs"),
-            ("recompute", "the re-mask and its softmax"),
-            ("merge", "the layer output is taken"),
-            ("merge", "the weights are stored"),
+            ("generation", "request for the mask"),
+            ("generation", "mask generation"),
+            ("distribution", "layer loop"),
+            ("distribution", "recompute branch"),
+            ("standard", "hand-over to the layer"),
+            ("standard", "hand-over to the attention"),
+            ("standard", "hand-over to the parent class"),
+            ("standard", "mask application"),
+            ("recompute", "hand-over to the replay"),
+            ("recompute", "hand-over to the fixed method"),
+            ("recompute", "fixed method"),
+            ("recompute", "re-mask and softmax"),
+            ("merge", "merged layer output"),
+            ("merge", "stored weights"),
         ),
         start=1,
     )
@@ -206,7 +206,15 @@ class Method1Plan:
                 path = RECOMPUTE if layer else STANDARD  # the first layer has nothing to replay
                 readings.append(
                     of_statement(
-                        visit, nodes.take, ast.Name(nodes.take.targets[0].id, ast.Load()), axes, node=nodes.take, stage=STAGES[12], path=path, layer=layer, **place
+                        visit,
+                        nodes.take,
+                        ast.Name(nodes.take.targets[0].id, ast.Load()),
+                        axes,
+                        node=nodes.take,
+                        stage=STAGES[12],
+                        path=path,
+                        layer=layer,
+                        **place,
                     )
                 )
         if nodes.store is not None:

@@ -83,9 +83,7 @@ def pairwise_tensors(value: Any, axes: Axes) -> tuple[torch.Tensor, ...]:
     return tuple(t for t in tensors_in(value) if axes.rows(t) is not None and axes.pairwise(t))
 
 
-def of_call(
-    call: Call, pick: Callable[[Any, Axes], tuple[torch.Tensor, ...]], axes: Axes, **place: Any
-) -> Reading:
+def of_call(call: Call, pick: Callable[[Any, Axes], tuple[torch.Tensor, ...]], axes: Axes, **place: Any) -> Reading:
     """A reading of what `call` returned."""
     return Reading(
         call=call,

@@ -75,7 +75,9 @@ def locate(code: CodeType, node: ast.AST | None = None, *, lines: tuple[int, int
         lines = (node.lineno, node.end_lineno)
         if isinstance(node, (ast.If, ast.For)):  # the header says what it does; the body has stages of its own
             header_end = (node.test if isinstance(node, ast.If) else node.iter).end_lineno
-            return Location(qualified_name(code), short_path(code.co_filename), lines, text_of(code, lines[0], header_end))
+            return Location(
+                qualified_name(code), short_path(code.co_filename), lines, text_of(code, lines[0], header_end)
+            )
     elif lines is None:
         first = code.co_firstlineno
         tree = syntax_of(code)

@@ -3,7 +3,7 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 _PATIENCE = 2.0  # seconds
 
@@ -13,8 +13,9 @@ class Bar:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self._console = Console(stderr=True)
         self._progress: Progress | None = None
-        self._task = None
+        self._task = TaskID(0)
 
     def __enter__(self) -> "Bar":
         return self
@@ -25,10 +26,10 @@ class Bar:
 
     def step(self, done: int, total: int, what: str) -> None:
         if self._progress is None:
-            if time.monotonic() - self._started < _PATIENCE:
+            if not self._console.is_terminal or time.monotonic() - self._started < _PATIENCE:
                 return
-            columns = (TextColumn("auditing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._progress.add_task("", total=total)
+            columns = (TextColumn("auditing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._progress = Progress(*columns, TextColumn("{task.description}"), console=self._console, transient=True)
+            self._task = self._progress.add_task(what, total=total)
             self._progress.start()
         self._progress.update(self._task, completed=done, total=total, description=what)

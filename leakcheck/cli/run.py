@@ -20,9 +20,7 @@ def run(
             "package.module:factory."
         ),
     ],
-    attn: Annotated[
-        list[str] | None, typer.Option(help="Audit only this attention backend; may be repeated.")
-    ] = None,
+    attn: Annotated[list[str] | None, typer.Option(help="Audit only this attention backend; may be repeated.")] = None,
     seq_len: Annotated[
         int | None, typer.Option(help="Positions to audit. Default: enough to cross the model's chunks and windows.")
     ] = None,

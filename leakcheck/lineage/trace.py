@@ -108,7 +108,9 @@ def _stages(readings: list[Reading], family: set[int]) -> dict[Key, Passed]:
         key = (reading.stage.number, reading.path, reading.layer)
         passed = stages.get(key)
         if passed is None:
-            passed = stages[key] = Passed(reading, source.locate(reading.code, reading.node), passes=_passes(reading, family))
+            passed = stages[key] = Passed(
+                reading, source.locate(reading.code, reading.node), passes=_passes(reading, family)
+            )
         passed.runs += reading.runs
         if reading.note and reading.note not in passed.notes:
             passed.notes.append(reading.note)

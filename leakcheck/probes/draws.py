@@ -78,9 +78,7 @@ class Batch:
         return (self.cut < self.tokens.shape[1])[:, None]
 
 
-def batches(
-    *, seq: int, vocab_size: int, valid: torch.Tensor, seed: int, sizes: Collection[int]
-) -> Iterator[Batch]:
+def batches(*, seq: int, vocab_size: int, valid: torch.Tensor, seed: int, sizes: Collection[int]) -> Iterator[Batch]:
     """All cuts 1..seq-1 of all draws, in as few batches as memory allows.
 
     The number of rows is none of `sizes` (the model's), so that the batch axis can be told from every other.

@@ -98,7 +98,9 @@ def measure(
             logits, recording = record(run, **plan.watch())
             readings = [r for r in plan.readings(recording, axes) if r.tensors]
     if logits.shape[:2] != batch.tokens.shape:
-        raise SubjectCrash(f"logits have shape {list(logits.shape)}, expected [batch, seq, vocab] of {list(batch.tokens.shape)}")
+        raise SubjectCrash(
+            f"logits have shape {list(logits.shape)}, expected [batch, seq, vocab] of {list(batch.tokens.shape)}"
+        )
     if not logits[BASE, batch.valid].isfinite().all():
         raise SubjectCrash(f"the forward returned NaN or infinity under {configuration.id}")
 
@@ -163,7 +165,9 @@ def planted_local(readings: Sequence[Reading], batch: Batch, plant_at: int) -> f
 def _rows(tensors: Sequence[torch.Tensor], axes: Axes) -> torch.Tensor:
     """The tensors of a reading side by side: `[batch, seq, features]`."""
     rows = [axes.rows(tensor) for tensor in tensors]
-    return torch.cat([r if r.is_floating_point() else r.to(torch.get_default_dtype()) for r in rows if r is not None], -1)
+    return torch.cat(
+        [r if r.is_floating_point() else r.to(torch.get_default_dtype()) for r in rows if r is not None], -1
+    )
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 _CASTS = {torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16}
+# The kernels of token-choice experts, which the mode has to compute itself.
+_GROUPED = {getattr(torch, "_grouped_mm", None), getattr(torch.nn.functional, "grouped_mm", None)} - {None}
 _EPS32 = torch.finfo(torch.float32).eps
 _EPS64 = torch.finfo(torch.float64).eps
 _MARGIN = 1e3  # sums of a thousand terms, or an ill-conditioned step, may round this much worse than one operation
@@ -22,9 +24,23 @@ class _Float64(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in _CASTS:
             func = torch.Tensor.double
+        kwargs = kwargs or {}
+        if func in _GROUPED and kwargs.get("bias") is None:
+            return _grouped_mm(*args, offs=kwargs["offs"])
         args = [torch.float64 if _is_low(arg) else arg for arg in args]
-        kwargs = {name: torch.float64 if _is_low(arg) else arg for name, arg in (kwargs or {}).items()}
+        kwargs = {name: torch.float64 if _is_low(arg) else arg for name, arg in kwargs.items()}
         return func(*args, **kwargs)
+
+
+def _grouped_mm(rows: torch.Tensor, weights: torch.Tensor, *, offs: torch.Tensor) -> torch.Tensor:
+    """torch's `grouped_mm` of `[rows, in]` with `[groups, in, out]`, whose kernels have no float64.
+
+    Group `g` ends before row `offs[g]`; rows after the last group are zero here and undefined there.
+    """
+    ends = offs.tolist()
+    groups = [rows[start:end] @ weights[g] for g, (start, end) in enumerate(zip([0, *ends], ends, strict=False))]
+    rest = rows.new_zeros(len(rows) - ends[-1], weights.shape[-1])
+    return torch.cat([*groups, rest])
 
 
 def _is_low(value: Any) -> bool:

@@ -67,7 +67,9 @@ class Probed:
 class Prober:
     """Probes one model under any number of configurations; keeps its float64 copy."""
 
-    def __init__(self, model: nn.Module, plan_for: Callable[[nn.Module], Plan], *, seq: int, vocab_size: int, seed: int):
+    def __init__(
+        self, model: nn.Module, plan_for: Callable[[nn.Module], Plan], *, seq: int, vocab_size: int, seed: int
+    ):
         self.model = model
         self.plan_for = plan_for
         self.plan = plan_for(model)
@@ -90,9 +92,7 @@ class Prober:
                 f"nothing to compare: {self.seq} position(s), {self.vocab_size} token(s); two of each are needed"
             )
         valid = running.valid_positions(configuration, self.seq)
-        return list(
-            batches(seq=self.seq, vocab_size=self.vocab_size, valid=valid, seed=self.seed, sizes=self.sizes)
-        )
+        return list(batches(seq=self.seq, vocab_size=self.vocab_size, valid=valid, seed=self.seed, sizes=self.sizes))
 
     def probe(self, configuration: Configuration) -> Probed:
         """Measure, decide, and put the controls to the harness.
@@ -129,9 +129,7 @@ class Prober:
             controls=controls,
         )
 
-    def _in_float64(
-        self, work: Sequence[Batch], configuration: Configuration, independent: bool
-    ) -> list[Measurement]:
+    def _in_float64(self, work: Sequence[Batch], configuration: Configuration, independent: bool) -> list[Measurement]:
         model, plan = self._double
         configured = running.configured(model, configuration, recompute_context=precision.float64)
         with configured, precision.float64():
@@ -224,4 +222,3 @@ def _joined(deltas: Sequence[Deltas]) -> Deltas:
     for other in deltas[1:]:
         result = result.join(other)
     return result
-

@@ -14,7 +14,7 @@ from leakcheck.errors import UsageError
 from leakcheck.subjects.refusal import refusing
 from leakcheck.subjects.shrink import shrink
 
-LARGEST_UNSHRUNK = 20_000_000  # parameters
+LARGEST_UNSHRUNK = 2_000_000  # parameters
 
 
 def load_folder(folder: Path) -> tuple[nn.Module, str]:

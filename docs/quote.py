@@ -1,0 +1,121 @@
+"""What README.md and the pages beside this file quote: real output and committed reports, put in by cog.
+
+After a change of the output or of reports/, in the repository's root:
+
+    python -m cogapp -r -I docs README.md docs/findings.md docs/method1_v3.md
+"""
+
+import io
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+from rich.console import Console
+
+from leakcheck.codes import CODES
+from leakcheck.findings import AuditResult
+from leakcheck.report import json, print_audit, view
+from leakcheck.report.layout import Section
+
+ROOT = Path(__file__).resolve().parents[1]
+_WIDTH = 100
+
+
+def report(name: str) -> AuditResult:
+    """The committed audit of a built-in subject."""
+    return json.read((ROOT / "reports" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def audit(name: str, *titles: str) -> str:
+    """What the command prints about a built-in subject: its first lines, the sections of these titles, the last line.
+
+    A title that ends in `*` is abridged: the lines below each row of its table are left out. What is missing is said.
+    """
+    result = report(name)
+    every = view.sections(result)
+    short = [title.removesuffix("*") for title in titles if title.endswith("*")]
+    whole = [title for title in titles if not title.endswith("*")]
+    chosen = [_abridged(s) if s.title in short else s for s in every if s.title in (*short, *whole)]
+    file = io.StringIO()
+    with mock.patch.object(view, "sections", return_value=chosen):
+        print_audit(result, Console(file=file, width=_WIDTH, color_system=None))
+    printed = "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+    missing = [f"the lines below each row of {title}" for title in short]
+    missing += [s.title for s in every if s.title not in (*short, *whole)]
+    return (
+        f"```console\n$ leakcheck run --model {name}\n{printed}\n```\n\n"
+        f"Left out here: {', '.join(missing)}.\n"
+        f"All of it: [reports/{name}.md](reports/{name}.md)."
+    )
+
+
+def _abridged(section: Section) -> Section:
+    assert section.table is not None
+    rows = tuple(replace(row, details=()) for row in section.table.rows)
+    return replace(section, table=replace(section.table, rows=rows))
+
+
+def options() -> str:
+    """The help of `leakcheck run`, the same in every terminal."""
+    code = "import sys; sys.argv = ['leakcheck', 'run', '--help']; from leakcheck.cli import main; main()"
+    plain = {"TERMINAL_WIDTH": str(_WIDTH), "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"}
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, **plain, "PYTHONPATH": str(ROOT), "_TYPER_FORCE_DISABLE_TERMINAL": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout
+    lines = [line.rstrip() for line in printed.strip().splitlines()]
+    return "\n".join(["```console", "$ leakcheck run --help", *lines, "```"])
+
+
+def codes() -> str:
+    """Every finding code: what it says, and what to do."""
+    rows = (f"| `{code.id}` | {code.title} | {code.remedy} |" for code in CODES.values())
+    return "\n".join(["| code | what it says | what to do |", "| --- | --- | --- |", *rows])
+
+
+def conclusions(*names: str) -> str:
+    """The trace's conclusions, and what became of each in these subjects."""
+    found = [report(name).conclusions for name in names]
+    lines = [_row("claim", *(f"`{name}`" for name in names)), _row(*["---"] * (len(names) + 1))]
+    for same in zip(*found, strict=True):
+        lines.append(_row(f"{same[0].id} {same[0].claim}", *(f"{c.verdict.value}: {c.evidence}" for c in same)))
+    return "\n".join(lines)
+
+
+def statistics(*names: str) -> str:
+    """The trace's counts beside the measured ones, as the report words them."""
+    lines = []
+    for name in names:
+        table = view.statistics_section(report(name).statistics).table
+        assert table is not None
+        if not lines:
+            lines = [_row("subject", *table.columns), _row(*["---"] * (len(table.columns) + 1))]
+        lines += [_row(f"`{name}`", *row.cells) for row in table.rows]
+    return "\n".join(lines)
+
+
+def ablation(name: str) -> str:
+    """Which path leaks when which check is gone, as the report words it."""
+    table = view.ablation_section(report(name).ablation).table
+    assert table is not None
+    lines = [_row(*table.columns, "configuration"), _row(*["---"] * (len(table.columns) + 1))]
+    return "\n".join([*lines, *(_row(*row.cells, row.group) for row in table.rows)])
+
+
+def fidelity(name: str) -> str:
+    """How far the re-mask moves the stored weights, as the report words it."""
+    found = report(name).fidelity
+    assert found is not None
+    return view.fidelity_section(found).lines[0]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,0 +1,26 @@
+"""The forwards that ARCHITECTURE.md counts for one configuration."""
+
+import pytest
+
+from leakcheck.audit.examine import Examiner
+from leakcheck.config import Configuration
+from leakcheck.probes.draws import DRAWS
+from leakcheck.subjects import running
+from leakcheck.subjects.load import load
+
+
+@pytest.mark.parametrize(("spec", "in_float64"), [("llama", 0), ("method1_v3_as_published", 1)])
+def test_forwards_of_one_configuration(spec, in_float64, monkeypatch):
+    subject = load(spec)
+    rows = []
+    forward = running.forward
+
+    def counting(model, token_ids, configuration):
+        rows.append(len(token_ids))
+        return forward(model, token_ids, configuration)
+
+    monkeypatch.setattr(running, "forward", counting)
+    examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=0)
+    examiner.examine(Configuration("sdpa", "none", "eval"))
+    batch = 3 + len(DRAWS) * subject.seq_len
+    assert sorted(rows) == [1, *[batch] * (3 + in_float64)]
