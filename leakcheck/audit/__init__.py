@@ -3,28 +3,22 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import torch
 import transformers
 
 from leakcheck import __version__
-from leakcheck.audit import ablation, conclusions, leaks, parity
+from leakcheck.audit import leaks, method1_v3
 from leakcheck.audit.examine import Examined, Examiner
 from leakcheck.audit.matrix import default_configuration, matrix
-from leakcheck.checkpoints.method1_v3 import Method1Plan
-from leakcheck.config import Configuration, Settings
-from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, Fidelity, SubjectInfo, Tool, worst
-from leakcheck.lineage.fidelity import fidelity
-from leakcheck.lineage.statistics import statistics
-from leakcheck.subjects import running
+from leakcheck.config import Settings
+from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, SubjectInfo, Tool, worst
 from leakcheck.subjects.load import load
 from leakcheck.subjects.subject import Subject
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
-
-_COMBINATIONS = 2 ** len(ablation.SWITCHES)
 
 
 def audit(subject: str | Subject, settings: Settings | None = None, *, progress: Progress | None = None) -> AuditResult:
@@ -43,12 +37,8 @@ def audit(subject: str | Subject, settings: Settings | None = None, *, progress:
     default = default_configuration(subject, configurations)
     examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=settings.seed)
     plan = examiner.plan
-    traced = isinstance(plan, Method1Plan)
-    ablated = traced and ablation.can_ablate(subject)
-    controlled = traced and parity.has_control(subject)
 
-    steps = len(configurations) * (2 if controlled else 1) + (_COMBINATIONS if ablated else 0)
-    done = 0
+    done, steps = 0, len(configurations) + method1_v3.steps(subject, plan, configurations)
 
     def step(what: str) -> None:
         nonlocal done
@@ -60,18 +50,7 @@ def audit(subject: str | Subject, settings: Settings | None = None, *, progress:
     for configuration in configurations:
         step(configuration.id)
         examined.append(examiner.examine(configuration))
-
-    rows, checks, claims, stats, distance = (), (), (), {}, None
-    if traced:
-        common = {"seq": subject.seq_len, "seed": settings.seed, "step": step}
-        whole = next(e for e in examined if e.configuration == default)
-        if ablated:
-            rows = ablation.ablate(subject, _ablation_configurations(whole, configurations), **common)
-        control = parity.compare(subject, configurations, default, **common) if controlled else None
-        checks = ablation.safety_checks(plan, examined, rows)
-        claims = conclusions.conclusions(examined, checks, rows, control)
-        stats = statistics(whole.lineage, ablation.acted(whole))
-        distance = _fidelity(examined, plan, default, subject.seq_len)
+    judgement = method1_v3.judge(subject, plan, examined, default, seed=settings.seed, step=step)
 
     return AuditResult(
         schema_version=SCHEMA_VERSION,
@@ -87,12 +66,12 @@ def audit(subject: str | Subject, settings: Settings | None = None, *, progress:
         verdict=worst(e.result.verdict for e in examined),
         configurations=tuple(e.result for e in examined),
         checkpoints=tuple(c for e in examined for c in e.checkpoints),
-        statistics=stats,
-        safety_checks=checks,
-        ablation=rows,
-        fidelity=distance,
-        conclusions=claims,
-        findings=leaks.findings(subject, examined, seq=subject.seq_len, seed=settings.seed),
+        statistics=judgement.statistics,
+        safety_checks=judgement.safety_checks,
+        ablation=judgement.ablation,
+        fidelity=judgement.fidelity,
+        conclusions=judgement.conclusions,
+        findings=leaks.findings(subject, examined, seed=settings.seed),
         controls=_controls(examined),
         environment={
             "python": platform.python_version(),
@@ -107,24 +86,7 @@ def audit(subject: str | Subject, settings: Settings | None = None, *, progress:
     )
 
 
-def _ablation_configurations(whole: Examined, configurations: list[Configuration]) -> list[Configuration]:
-    """The default configuration; where no mask exists in it, also the first in which one is made by the eager backend."""
-    chosen = [whole.configuration]
-    if all(origin.is_none for origin in whole.lineage.origins):
-        chosen += [c for c in configurations if c.attention == "eager" and c.mask == "none"][:1]
-    return chosen
-
-
-def _fidelity(examined: list[Examined], plan: Method1Plan, default: Configuration, seq: int) -> Fidelity | None:
-    """Under the default configuration, or the first in which the re-mask acts."""
-    for e in sorted(examined, key=lambda e: e.configuration != default):
-        found = fidelity(e.lineage, plan, running.valid_positions(e.configuration, seq))
-        if found is not None:
-            return found
-    return None
-
-
-def _controls(examined: list[Examined]) -> tuple[Control, ...]:
+def _controls(examined: Sequence[Examined]) -> tuple[Control, ...]:
     """Each control once: caught only if it was caught in every configuration."""
     caught: dict[tuple[str, str], bool] = {}
     for e in examined:

@@ -7,11 +7,12 @@ from leakcheck.audit.examine import Examined, Examiner
 from leakcheck.checkpoints import source
 from leakcheck.checkpoints.method1_v3 import Method1Plan
 from leakcheck.config import Configuration
-from leakcheck.findings import AblationRow, ClaimVerdict, Location, SafetyCheck, Verdict
+from leakcheck.findings import AblationRow, Checkpoint, ClaimVerdict, Location, SafetyCheck, Verdict
 from leakcheck.subjects.subject import Subject
 
 # The configuration field that takes each check away.
 SWITCHES = {"S1": "safety_parent_mask", "S2": "safety_length_check", "S3": "safety_strict_remask"}
+COMBINATIONS = 2 ** len(SWITCHES)
 CLAIMS = {
     "S1": "the parent attention applies the mask",
     "S2": "the lengths fit before the re-mask",
@@ -43,18 +44,22 @@ def ablate(
         for configuration in configurations:
             step("ablation " + (" ".join(name for name, value in checks.items() if value) or "without any check"))
             examined = examiner.examine(configuration)
-            first = examined.first_leak
             rows.append(
                 AblationRow(
                     configuration=configuration.id,
                     checks=checks,
                     paths=examined.result.paths,
                     output_delta=examined.result.output_delta,
-                    first_leak=first
-                    and f"stage {first.stage}, {first.path} path, layer {first.layer}: {first.function}",
+                    first_leak=_in_words(examined.first_leak),
                 )
             )
     return tuple(rows)
+
+
+def _in_words(leak: Checkpoint | None) -> str | None:
+    if leak is None:
+        return None
+    return f"stage {leak.stage}, {leak.path} path, layer {leak.layer}: {leak.function}"
 
 
 def load_bearing(rows: Sequence[AblationRow], check: str) -> bool:
@@ -77,7 +82,7 @@ def safety_checks(
 
 
 def acted(examined: Examined) -> dict[str, int]:
-    """How often each check took effect in one forward: ops in which the mask met scores or weights; tests of lengths."""
+    """How often each check took effect in one forward: ops where the mask met scores or weights, tests of lengths."""
     lineage = examined.lineage
     return {
         "S1": len(lineage.standard_applications),

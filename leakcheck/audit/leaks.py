@@ -9,9 +9,9 @@ from leakcheck.findings import Checkpoint, Finding, Location, Verdict, WorstCase
 from leakcheck.subjects.subject import Subject
 
 
-def findings(subject: Subject, examined: Sequence[Examined], *, seq: int, seed: int) -> tuple[Finding, ...]:
+def findings(subject: Subject, examined: Sequence[Examined], *, seed: int) -> tuple[Finding, ...]:
     """The findings of every configuration, the root cause first."""
-    found = [f for e in examined for f in _of_configuration(e, _Context(subject.spec, seq, seed))]
+    found = [f for e in examined for f in _of_configuration(e, _Context(subject.spec, subject.seq_len, seed))]
     order = list(codes.CODES)
     causes = (codes.MASK_IS_NONE.id, codes.CONTROL_MISSED.id)
     return tuple(sorted(found, key=lambda f: (f.code not in causes, order.index(f.code))))
@@ -159,7 +159,8 @@ def _dead(examined: Examined, context: _Context) -> list[Finding]:
             codes.DEAD_DEPENDENCE,
             Verdict.OPEN,
             examined,
-            f"stage {first.stage} ({first.title}) in {first.module or 'the model'} moves with the future, the output does not",
+            f"stage {first.stage} ({first.title}) in {first.module or 'the model'} moves with the future, "
+            "the output does not",
             module=first.module,
             file=first.file,
             line=first.lines[0],

@@ -25,6 +25,4 @@ def matrix(subject: Subject, settings: Settings) -> list[Configuration]:
 def default_configuration(subject: Subject, configurations: list[Configuration]) -> Configuration:
     """What a user gets who sets nothing: the model's own backend, no mask, eval; else the first of the matrix."""
     own = getattr(getattr(subject.model, "config", None), "_attn_implementation", None)
-    first = configurations[0]
-    attention = own if any(c.attention == own for c in configurations) else first.attention
-    return Configuration(attention, first.mask, first.mode)
+    return next((c for c in configurations if c.attention == own), configurations[0])

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import nn
@@ -70,11 +71,12 @@ def _difference(a: nn.Module, b: nn.Module, tokens: torch.Tensor, configuration:
     return 0.0 if precision.is_rounding(deltas[False], deltas[True], scale) else deltas[True]
 
 
-def _control(model: nn.Module) -> LlamaForCausalLM:
+def _control(model: Any) -> LlamaForCausalLM:
     """A LLaMA with the model's sizes, backend and, wherever name and shape agree, weights."""
     known = {field.name for field in fields(LlamaConfig)}
     values = {name: copy.deepcopy(v) for name, v in model.config.to_dict().items() if name in known}
-    config = LlamaConfig(**values, attn_implementation=model.config._attn_implementation)
+    config = LlamaConfig(**values)
+    config._attn_implementation = model.config._attn_implementation
     control = LlamaForCausalLM(config)
     own = control.state_dict()
     given = {n: w for n, w in model.state_dict().items() if n in own and w.shape == own[n].shape}

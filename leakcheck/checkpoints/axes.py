@@ -54,12 +54,10 @@ class Axes:
     def _axes(self, tensor: torch.Tensor) -> tuple[int, int] | None:
         if tensor.dim() < 2:
             return None
-        if self.pairwise(tensor):
-            seq = tensor.dim() - 2
-        else:
-            seq = next((i for i, size in enumerate(tensor.shape) if size == self.seq), None)
-        if seq is None:
+        positions = [i for i, size in enumerate(tensor.shape) if size == self.seq]
+        if not positions:
             return None
+        seq = tensor.dim() - 2 if self.pairwise(tensor) else positions[0]
         batch = next((i for i, size in enumerate(tensor.shape) if size == self.batch and i != seq), None)
         if batch is None:
             batch = 0 if tensor.shape[0] == 1 and seq != 0 else None

@@ -10,6 +10,7 @@ from torch import nn
 
 from leakcheck.checkpoints import source
 from leakcheck.checkpoints.axes import Axes, tensors_in
+from leakcheck.checkpoints.method1_v3_statements import find_statements
 from leakcheck.checkpoints.reading import (
     RECOMPUTE,
     STANDARD,
@@ -21,7 +22,7 @@ from leakcheck.checkpoints.reading import (
     of_statement,
     pairwise_tensors,
 )
-from leakcheck.checkpoints.recorder import Call, Recording
+from leakcheck.checkpoints.recorder import Call, Recording, Visit
 
 STAGES = tuple(
     Stage(number, phase, title)
@@ -55,8 +56,8 @@ class Method1Plan:
     """
 
     name = "method1_v3"
-    stages = STAGES
-    paths = (STANDARD, RECOMPUTE)
+    stages: tuple[Stage, ...] = STAGES
+    paths: tuple[str, ...] = (STANDARD, RECOMPUTE)
 
     def __init__(self, model: nn.Module):
         self.stack_name, self.stack = next(
@@ -73,7 +74,7 @@ class Method1Plan:
         self.attention_forward = _code(attention, "forward")
         self.parent_forward = _parent_code(attention, "forward")
         self.precomputed = _code(attention, "forward_with_precomputed_weights")
-        self.nodes = _Statements(self.forward, self.precomputed)
+        self.nodes = find_statements(self.forward, self.precomputed)
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
@@ -81,8 +82,6 @@ class Method1Plan:
 
     def watch(self) -> Mapping[str, Any]:
         nodes = self.nodes
-        in_forward = [_lines(n) for n in (nodes.branch, nodes.take, nodes.store) if n is not None]
-        in_precomputed = [_lines(n) for n in (nodes.remask, nodes.length_check) if n is not None]
         return {
             "codes": {
                 self.forward,
@@ -95,7 +94,10 @@ class Method1Plan:
             },
             "callees_of": {self.parent_forward},
             "everything_below": {self.update_mask},
-            "ranges": {self.forward: in_forward, self.precomputed: in_precomputed},
+            "ranges": {
+                self.forward: [source.lines_of(n) for n in (nodes.branch, nodes.take, nodes.store) if n],
+                self.precomputed: [source.lines_of(n) for n in (nodes.remask, nodes.length_check) if n],
+            },
         }
 
     def readings(self, recording: Recording, axes: Axes) -> list[Reading]:
@@ -121,20 +123,21 @@ class Method1Plan:
         return readings
 
     def _distribution(self, recording: Recording) -> list[Reading]:
-        branches = [v for v in recording.visits.get(self.forward, ()) if v.lines == _lines(self.nodes.branch)]
-        body = {line for line in range(self.nodes.branch.body[0].lineno, self.nodes.branch.body[-1].end_lineno + 1)}
-        taken = sum(bool(visit.executed & body) for visit in branches)
+        loop, branch = self.nodes.loop, self.nodes.branch
+        if loop is None or branch is None:
+            return []
+        tests = _visits(recording, self.forward, branch)
+        body = set(range(branch.body[0].lineno, source.lines_of(branch.body[-1])[1] + 1))
+        taken = sum(bool(visit.executed & body) for visit in tests)
         iterations = len(recording.of(self.layer_forward))
-        runs = {
-            (3, STANDARD): iterations,
-            (3, RECOMPUTE): taken,
-            (4, STANDARD): len(branches) - taken,
-            (4, RECOMPUTE): taken,
-        }
-        node = {3: self.nodes.loop, 4: self.nodes.branch}
         return [
-            Reading(STAGES[number - 1], path, None, self.stack_name, self.forward, node[number], runs=count)
-            for (number, path), count in runs.items()
+            Reading(STAGES[number - 1], path, None, self.stack_name, self.forward, node, runs=runs)
+            for number, path, node, runs in (
+                (3, STANDARD, loop, iterations),
+                (3, RECOMPUTE, loop, taken),
+                (4, STANDARD, branch, len(tests) - taken),
+                (4, RECOMPUTE, branch, taken),
+            )
         ]
 
     def _standard(self, recording: Recording, axes: Axes) -> list[Reading]:
@@ -180,102 +183,42 @@ class Method1Plan:
                 readings.append(of_call(replay, hidden_tensors, axes, **self._site(replay, 10), **inner))
                 body = {"stage": STAGES[10], "code": self.precomputed, "node": self.nodes.remask}
                 readings.append(of_call(replay, hidden_tensors, axes, **body, **inner))
-                if self.nodes.remask is not None:
-                    readings.extend(self._remask(recording, replay, axes, inner))
+                readings.extend(self._remask(recording, replay, axes, inner))
         return readings
 
     def _remask(self, recording: Recording, replay: Call, axes: Axes, place: dict) -> list[Reading]:
-        statement, output = self.nodes.remask, self.nodes.remasked
-        visits = [v for v in recording.visits.get(self.precomputed, ()) if v.lines == _lines(statement)]
+        statement, applied, weights = self.nodes.remask, self.nodes.apply, self.nodes.remasked
+        if statement is None or applied is None or weights is None:
+            return []
+        here = {**place, "stage": STAGES[11], "code": self.precomputed, "node": applied}
         return [
-            of_statement(
-                visit, statement, output, axes, stage=STAGES[11], code=self.precomputed, node=self.nodes.apply, **place,
-                runs=int(self.nodes.apply.lineno in visit.executed),
-            )
-            for visit in visits
+            of_statement(visit, statement, weights, axes, **here, runs=int(applied.lineno in visit.executed))
+            for visit in _visits(recording, self.precomputed, statement)
             if visit.call is replay
-        ]  # fmt: skip
+        ]
 
     def _merge(self, recording: Recording, axes: Axes) -> list[Reading]:
         readings = []
         nodes = self.nodes
-        visits = recording.visits.get(self.forward, ())
-        place = {"code": self.forward, "module": self.stack_name}
-        if nodes.take is not None:
-            for layer, visit in enumerate(v for v in visits if v.lines == _lines(nodes.take)):
+        here: dict[str, Any] = {"code": self.forward, "module": self.stack_name}
+        if nodes.take is not None and nodes.taken is not None:
+            here |= {"node": nodes.take, "stage": STAGES[12]}
+            for layer, visit in enumerate(_visits(recording, self.forward, nodes.take)):
                 path = RECOMPUTE if layer else STANDARD  # the first layer has nothing to replay
-                readings.append(
-                    of_statement(
-                        visit,
-                        nodes.take,
-                        ast.Name(nodes.take.targets[0].id, ast.Load()),
-                        axes,
-                        node=nodes.take,
-                        stage=STAGES[12],
-                        path=path,
-                        layer=layer,
-                        **place,
-                    )
-                )
-        if nodes.store is not None:
-            for layer, visit in enumerate(v for v in visits if v.lines == _lines(nodes.store)):
-                stored = nodes.store.value.args[0]
-                readings.append(
-                    of_statement(
-                        visit, ast.copy_location(ast.Expr(stored), nodes.store), stored, axes,
-                        node=nodes.store, stage=STAGES[13], path=RECOMPUTE, layer=layer, **place,
-                    )
-                )  # fmt: skip
+                readings.append(of_statement(visit, nodes.take, nodes.taken, axes, **here, path=path, layer=layer))
+        if nodes.store is not None and nodes.stored is not None:
+            here |= {"node": nodes.store, "stage": STAGES[13], "path": RECOMPUTE}
+            # Run again without the append, which would grow the list.
+            handed = ast.copy_location(ast.Expr(nodes.stored), nodes.store)
+            for layer, visit in enumerate(_visits(recording, self.forward, nodes.store)):
+                readings.append(of_statement(visit, handed, nodes.stored, axes, **here, layer=layer))
         return readings
 
     def _site(self, call: Call, number: int) -> dict[str, Any]:
         """Where a call stands: the statement in the calling function."""
+        assert call.parent is not None  # the plan watches only calls below the model's forward
         code = call.parent.code
         return {"code": code, "node": source.statement_at(code, call.position), "stage": STAGES[number - 1]}
-
-
-class _Statements:
-    """The statements of the trace, found by what they do; `None` for one that the code does not have."""
-
-    def __init__(self, forward: CodeType, precomputed: CodeType):
-        tree = source.syntax_of(forward)
-        self.loop = next(n for n in ast.walk(tree) if isinstance(n, ast.For) and _mentions(n.iter, "layers"))
-        self.branch = next(
-            n
-            for n in ast.walk(self.loop)
-            if isinstance(n, ast.If) and any(_mentions(s, "_recompute_previous_mlp_outputs") for s in n.body)
-        )
-        loop_names = {n.id for n in ast.walk(self.loop.target) if isinstance(n, ast.Name)}
-        outputs = {
-            target.id
-            for n in ast.walk(self.loop)
-            if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call)
-            for target in n.targets
-            if isinstance(target, ast.Name) and any(_mentions(n.value, name) for name in loop_names)
-        }
-        self.take = next((n for n in ast.walk(self.loop) if _takes_first(n, outputs)), None)
-        appends = [n for n in ast.walk(self.loop) if _appends(n)]
-        self.store = next((n for n in appends if _mentions(n.value.func, "stored_weights")), None)
-
-        tree = source.syntax_of(precomputed)
-        conditions = [n for n in ast.walk(tree) if isinstance(n, ast.If)]
-        self.remask = next((n for n in conditions if _mentions(n.test, "apply_strict_causal_mask")), None)
-        self.length_check = self.apply = self.remasked = None
-        if self.remask is None:
-            return
-        inner = [n for s in self.remask.body for n in ast.walk(s)]
-        self.length_check = next((n for n in inner if isinstance(n, ast.If)), None)
-        assignments = [n for n in inner if isinstance(n, ast.Assign)]
-        additions = [n for n in assignments if isinstance(n.value, ast.BinOp) and isinstance(n.value.op, ast.Add)]
-        self.apply = (additions or assignments or [self.remask])[0]
-        after = {
-            n.id
-            for n in ast.walk(tree)
-            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and n.lineno > self.remask.end_lineno
-        }
-        written = [t for n in assignments for t in n.targets if isinstance(t, ast.Name) and t.id in after]
-        if written:
-            self.remasked = ast.copy_location(ast.Name(written[-1].id, ast.Load()), self.remask)
 
 
 def _mask_builder(recording: Recording, update: Call) -> ast.stmt | None:
@@ -283,10 +226,14 @@ def _mask_builder(recording: Recording, update: Call) -> ast.stmt | None:
 
     def builds(call: Call) -> bool:
         made = call.result is None if update.result is None else getattr(call.result, "ndim", 0) == 4
-        return made and call.position is not None and source.call_at(update.code, call.position) is not None
+        return made and source.call_at(update.code, call.position) is not None
 
     builders = [c for c in recording.calls if c.parent is update and builds(c)]
     return source.statement_at(update.code, builders[-1].position) if builders else None
+
+
+def _visits(recording: Recording, code: CodeType, statement: ast.stmt) -> list[Visit]:
+    return [v for v in recording.visits.get(code, ()) if v.lines == source.lines_of(statement)]
 
 
 def _code(cls: type, method: str) -> CodeType:
@@ -296,31 +243,3 @@ def _code(cls: type, method: str) -> CodeType:
 def _parent_code(cls: type, method: str) -> CodeType:
     owners = [c for c in cls.__mro__ if method in vars(c)]
     return inspect.unwrap(vars(owners[1])[method]).__code__
-
-
-def _lines(node: ast.AST) -> tuple[int, int]:
-    return node.lineno, node.end_lineno
-
-
-def _mentions(node: ast.AST, name: str) -> bool:
-    return any(getattr(n, "id", getattr(n, "attr", None)) == name for n in ast.walk(node))
-
-
-def _takes_first(node: ast.AST, outputs: set[str]) -> bool:
-    return (
-        isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.Subscript)
-        and isinstance(node.value.value, ast.Name)
-        and node.value.value.id in outputs
-        and isinstance(node.value.slice, ast.Constant)
-        and node.value.slice.value == 0
-    )
-
-
-def _appends(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, ast.Attribute)
-        and node.value.func.attr == "append"
-    )

@@ -1,6 +1,5 @@
 """The plan for any other model: every module call is a checkpoint, layers folded into one stage by their names."""
 
-import ast
 import inspect
 import re
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ class ModulesPlan:
     """Stages are the module names with layer numbers replaced by `*`, in the order in which they were registered."""
 
     name = "modules"
-    paths = (STANDARD,)
+    paths: tuple[str, ...] = (STANDARD,)
 
     def __init__(self, model: nn.Module):
         self.names = {module: name for name, module in model.named_modules()}
@@ -42,7 +41,7 @@ class ModulesPlan:
             if name is None:
                 continue
             code: Any = call.parent.code if call.parent else call.code
-            node: ast.AST | None = source.statement_at(code, call.position) if call.parent and call.position else None
+            node = source.statement_at(code, call.position) if call.parent else None
             index = _INDEX.search(name)
             readings.append(
                 of_call(

@@ -38,7 +38,7 @@ class Reading:
     layer: int | None
     module: str
     code: CodeType
-    node: ast.AST | None
+    node: ast.stmt | None
     runs: int = 1
     call: Call | None = None
     tensors: tuple[torch.Tensor, ...] = ()

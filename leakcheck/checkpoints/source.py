@@ -1,9 +1,7 @@
 """Source locations of running code: file, lines, text; never written down, always looked up."""
 
 import ast
-import inspect
 import linecache
-import textwrap
 from functools import cache
 from pathlib import Path
 from types import CodeType
@@ -13,84 +11,79 @@ from leakcheck.findings import Location
 
 
 @cache
-def syntax_of(code: CodeType) -> ast.AST | None:
-    """The syntax tree of the function that `code` belongs to, with the file's line numbers and columns.
-
-    `None` when its source cannot be read (a function made by `exec`, a file that changed).
-    """
+def _file_syntax(filename: str) -> ast.Module | None:
     try:
-        lines, first = inspect.getsourcelines(code)
-    except (OSError, TypeError):
-        return None
-    text = "".join(lines)
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    try:
-        tree = ast.parse(textwrap.dedent(text))
+        return ast.parse("".join(linecache.getlines(filename)))
     except SyntaxError:
         return None
-    for node in ast.walk(tree):
-        if hasattr(node, "lineno"):
-            node.lineno += first - 1
-            node.end_lineno += first - 1
-            node.col_offset += indent
-            node.end_col_offset += indent
-    return tree
 
 
-def statement_at(code: CodeType, position: Position) -> ast.stmt | None:
-    """The innermost statement that contains `position`."""
-    return _innermost(code, position, ast.stmt)
-
-
-def call_at(code: CodeType, position: Position) -> ast.Call | None:
-    """The call expression that is exactly at `position`."""
-    tree = syntax_of(code)
+@cache
+def syntax_of(code: CodeType) -> ast.FunctionDef | None:
+    """The syntax tree of the function that `code` belongs to; `None` when its source cannot be read."""
+    tree = _file_syntax(code.co_filename)
     for node in ast.walk(tree) if tree else ():
-        if isinstance(node, ast.Call) and _range(node) == position:
-            return node
+        if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if first == code.co_firstlineno:
+                return node
     return None
 
 
-def _innermost(code: CodeType, position: Position, kind: type) -> ast.stmt | None:
-    best = None
-    tree = syntax_of(code)
-    for node in ast.walk(tree) if tree else ():
-        if not isinstance(node, kind) or isinstance(node, ast.FunctionDef):
+def lines_of(node: ast.stmt | ast.expr) -> tuple[int, int]:
+    """First and last line, 1-based."""
+    return node.lineno, node.end_lineno or node.lineno
+
+
+def position_of(node: ast.stmt | ast.expr) -> Position:
+    """Where a node stands, in the form in which the recorder tells where a frame is."""
+    first, last = lines_of(node)
+    return first, last, node.col_offset, node.end_col_offset or 0
+
+
+def statement_at(code: CodeType, position: Position | None) -> ast.stmt | None:
+    """The innermost statement of `code`'s function that contains `position`."""
+    function, best = syntax_of(code), None
+    if function is None or position is None:
+        return None
+    for node in ast.walk(function):
+        if not isinstance(node, ast.stmt) or node is function:
             continue
-        first, last, column, end = _range(node)
+        first, last, column, end = position_of(node)
         starts_before = (first, column) <= (position[0], position[2])
         ends_after = (last, end) >= (position[1], position[3])
-        if starts_before and ends_after and (best is None or _range(best)[:1] <= (first,)):
+        if starts_before and ends_after and (best is None or node.lineno >= best.lineno):
             best = node
     return best
 
 
-def _range(node: ast.AST) -> Position:
-    return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
+def call_at(code: CodeType, position: Position | None) -> ast.Call | None:
+    """The call expression that is exactly at `position`."""
+    function = syntax_of(code)
+    for node in ast.walk(function) if function else ():
+        if isinstance(node, ast.Call) and position_of(node) == position:
+            return node
+    return None
 
 
-def locate(code: CodeType, node: ast.AST | None = None, *, lines: tuple[int, int] | None = None) -> Location:
-    """The location of a node (or of given lines) in `code`'s function; of its `def` when neither is given."""
-    if node is not None:
-        lines = (node.lineno, node.end_lineno)
-        if isinstance(node, (ast.If, ast.For)):  # the header says what it does; the body has stages of its own
-            header_end = (node.test if isinstance(node, ast.If) else node.iter).end_lineno
-            return Location(
-                qualified_name(code), short_path(code.co_filename), lines, text_of(code, lines[0], header_end)
-            )
-    elif lines is None:
-        first = code.co_firstlineno
-        tree = syntax_of(code)
-        definition = tree.body[0] if tree else None
-        if definition is not None:
-            first = definition.lineno
-        return Location(
-            qualified_name(code),
-            short_path(code.co_filename),
-            (first, definition.end_lineno if definition is not None else first),
-            text_of(code, first, first),
-        )
-    return Location(qualified_name(code), short_path(code.co_filename), lines, text_of(code, *lines))
+def locate(code: CodeType, node: ast.stmt | None = None, *, lines: tuple[int, int] | None = None) -> Location:
+    """The location of a statement (or of given lines) in `code`'s function; of its `def` when neither is given.
+
+    Of a compound statement the text is the header: its body has statements of its own.
+    """
+    if node is None and lines is None:
+        node = syntax_of(code)
+    if node is None:
+        lines = lines or (code.co_firstlineno, code.co_firstlineno)
+        shown = lines[1]
+    else:
+        lines = lines_of(node)
+        header = {ast.If: "test", ast.While: "test", ast.For: "iter"}.get(type(node))
+        shown = lines_of(getattr(node, header))[1] if header else lines[1]
+        if isinstance(node, ast.FunctionDef):
+            shown = lines[0]
+    text = text_of(code, lines[0], shown)
+    return Location(qualified_name(code), short_path(code.co_filename), lines, text)
 
 
 def text_of(code: CodeType, first: int, last: int) -> str:

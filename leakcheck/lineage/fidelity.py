@@ -12,7 +12,10 @@ def fidelity(lineage: Lineage, plan: Method1Plan, valid: torch.Tensor) -> Fideli
 
     Rows of padded queries (`valid` `[seq]` is false) are left out. `None` where the re-mask did not act.
     """
-    worst, where, distances = -1.0, (None, None, None), []
+    if plan.nodes.remasked is None:
+        return None
+    worst, distances = -1.0, []
+    where: tuple[int | None, int | None, int | None] = (None, None, None)
     for reading in lineage.readings:
         if reading.stage.number != 12 or not reading.runs or not reading.tensors:
             continue

@@ -115,13 +115,12 @@ def _batch(
             rows.append((tokens, scale, cut, whole, draw.name))
     while len(rows) in sizes or len(rows) == seq:
         rows.append(rows[TWIN])
-    tokens, scales, firsts, wholes, names = zip(*rows, strict=True)
     return Batch(
-        tokens=torch.stack(tokens),
-        scale=torch.stack(scales),
-        cut=torch.tensor(firsts),
-        whole=torch.tensor(wholes),
-        draws=names,
+        tokens=torch.stack([row[0] for row in rows]),
+        scale=torch.stack([row[1] for row in rows]),
+        cut=torch.tensor([row[2] for row in rows]),
+        whole=torch.tensor([row[3] for row in rows]),
+        draws=tuple(row[4] for row in rows),
         valid=valid,
     )
 

@@ -19,7 +19,6 @@ from leakcheck.probes.tap import tapped
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import input_embedding
 
-
 _BLOCKING = 1e30  # masks block with values beyond this; they are no measure of the size of activations
 
 
@@ -203,7 +202,7 @@ def _gradients(
     two gradients cancel with probability zero.
     """
     generator = torch.Generator().manual_seed(0)
-    combined = []
+    combined: list[torch.Tensor | None] = []
     for r in rows:
         if not r.requires_grad:
             combined.append(None)

@@ -49,8 +49,8 @@ class Decided:
 class Probed:
     """All that the probes found under one configuration.
 
-    `unconfirmed` says why a suspicion could not be decided in float64. `independent` is false when a row depends on its batch (dropout, batch statistics): rows then ran one by one and
-    the checkpoints were not measured.
+    `unconfirmed` says why a suspicion could not be decided in float64. `independent` is false when a row depends on
+    its batch (dropout, batch statistics): rows then ran one by one and the checkpoints were not measured.
     """
 
     logits: Decided
@@ -118,7 +118,7 @@ class Prober:
 
         covered = torch.stack([batch.covered_pairs for batch in work]).any(0)
         return Probed(
-            logits=_decide([m.logits for m in single], double and [m.logits for m in double]),
+            logits=_decide([m.logits for m in single], None if double is None else [m.logits for m in double]),
             readings=_decide_readings(single, double),
             pairs_covered=int(covered.sum()),
             pairs_total=self.seq * (self.seq - 1) // 2,
@@ -202,8 +202,7 @@ def _decide_readings(
     high = [_by_place(m) for m in double] if double else []
     places = [place for place in low[0] if all(place in run for run in (*low, *high))]
     return tuple(
-        (low[0][place][0], _decide([r[place][1] for r in low], double and [r[place][1] for r in high]))
-        for place in places
+        (low[0][place][0], _decide([r[place][1] for r in low], [r[place][1] for r in high] or None)) for place in places
     )
 
 

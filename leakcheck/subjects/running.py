@@ -31,9 +31,10 @@ def configured(
     random_state = torch.get_rng_state()
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+    switchable: Any = model  # nn.Module types every attribute as a tensor or a module
     if isinstance(model, PreTrainedModel) and configuration.attention != "default":
         backend = model.config._attn_implementation
-        model.set_attn_implementation(configuration.attention)
+        switchable.set_attn_implementation(configuration.attention)
     model.train(configuration.mode != "eval")
     if checkpointing:
         _set_checkpointing(model, recompute_context)
@@ -44,7 +45,7 @@ def configured(
             _set_checkpointing(model, None)
         model.train(training)
         if backend is not None:
-            model.set_attn_implementation(backend)
+            switchable.set_attn_implementation(backend)
         logging.set_verbosity(verbosity)
         torch.set_rng_state(random_state)
 

@@ -2,6 +2,7 @@
 
 import linecache
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -186,7 +187,7 @@ def test_replays_name_the_layer_whose_weights_they_use(model):
 def test_stages_of_one_layer_enclose_one_another_in_order(model):
     chain = [r for r in readings_of(model) if r.path == "standard" and r.layer == 1 and 5 <= r.stage.number <= 8]
     chain.sort(key=lambda r: r.stage.number)
-    for outer, inner in zip(chain, chain[1:], strict=False):
+    for outer, inner in pairwise(chain):
         assert outer.encloses(inner)
         assert not inner.encloses(outer)
 

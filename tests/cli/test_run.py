@@ -93,13 +93,19 @@ def test_a_bare_file_inside_a_package_is_audited(run, tmp_path) -> None:
     assert "MineForCausalLM" in out
 
 
-RAISES = SMALL.replace("return LlamaForCausalLM", "class Broken(LlamaForCausalLM):\n        def forward(self, "
-    "input_ids=None, attention_mask=None, **k):\n            raise RuntimeError('no kernel\\nfor you')\n    return Broken")  # fmt: skip
-RETURNS_NAN = RAISES.replace(
-    "raise RuntimeError('no kernel\\nfor you')",
-    "out = super().forward(input_ids, attention_mask, **k)\n            out.logits = out.logits * float('nan')\n"
-    "            return out",
-)
+BROKEN = """
+
+def build():
+    class Broken(LlamaForCausalLM):
+        def forward(self, input_ids=None, attention_mask=None, **kwargs):
+            output = super().forward(input_ids, attention_mask, **kwargs)
+            BREAKS
+            return output
+
+    return Broken(LlamaConfig(SIZES))
+"""
+RAISES = FACTORY + BROKEN.replace("SIZES", SIZES).replace("BREAKS", "raise RuntimeError('no kernel\\nfor you')")
+RETURNS_NAN = FACTORY + BROKEN.replace("SIZES", SIZES).replace("BREAKS", "output.logits = output.logits * float('nan')")
 
 BAD = {
     "a path that does not exist": (["--model", "nowhere/at_all.py"], 2, "nowhere/at_all.py"),

@@ -44,7 +44,7 @@ def test_passes_name_the_argument_and_the_expression_that_is_the_mask(clean):
         9: ("attention_mask",),
         10: ("attention_mask=attention_mask",),
         11: ("attention_mask=attention_mask",),
-        12: (),
+        12: ("attention_mask",),
         13: (),
         14: (),
     }
