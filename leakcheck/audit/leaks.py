@@ -107,8 +107,8 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
                     code,
                     Verdict.LEAK,
                     examined,
-                    f"{path} path: stage {first.stage} ({first.title}) in {first.module or 'the model'} lets the future in, "
-                    f"inside {inside.function} ({inside.file}:{inside.lines[0]}-{inside.lines[1]})",
+                    f"{path} path: stage {first.stage} ({first.title}) in {first.module or 'the model'} "
+                    f"lets the future in, inside {inside.function} ({inside.file}:{inside.lines[0]}-{inside.lines[1]})",
                     module=first.module,
                     file=inside.file,
                     line=inside.lines[0],

@@ -94,9 +94,8 @@ def _takes_first(node: ast.Assign, outputs: set[str]) -> bool:
 
 
 def _appends_record(call: ast.Call) -> bool:
-    return (
-        isinstance(call.func, ast.Attribute) and call.func.attr == "append" and _mentions(call.func, "stored_weights")
-    )
+    function = call.func
+    return isinstance(function, ast.Attribute) and function.attr == "append" and _mentions(function, "stored_weights")
 
 
 def _mentions(node: ast.AST, name: str) -> bool:

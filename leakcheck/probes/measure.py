@@ -229,7 +229,10 @@ def _largest(value: torch.Tensor, leaves: Sequence[torch.Tensor], future: torch.
 
 @torch.no_grad()
 def _local(reading: Reading, batch: Batch) -> float | None:
-    """Run the stage on inputs whose past rows are the base's and whose future rows are another sequence's."""
+    """Run the stage on inputs whose past rows are the base's and whose future rows are another sequence's.
+
+    `None` where the stage cannot be run again: it was watched once, and may have changed a state that it depends on.
+    """
     if reading.replay is None:
         return None
     axes, source = batch.axes, batch.source
@@ -239,6 +242,13 @@ def _local(reading: Reading, batch: Batch) -> float | None:
             return leaf
         return axes.patch(leaf.detach(), source)
 
-    rows = _rows(list(reading.replay(pytree.tree_map(patch, reading.inputs))), axes)
+    inputs = pytree.tree_map(patch, reading.inputs)
+    try:
+        tensors = list(reading.replay(inputs))
+    except Exception:  # the user's own code, out of its context
+        return None
+    if not tensors:
+        return None
+    rows = _rows(tensors, axes)
     distance = _distance(rows, rows[BASE]).amax(-1)
     return distance.masked_fill(~batch.past, 0.0).max().item()

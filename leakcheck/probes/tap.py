@@ -28,11 +28,10 @@ def tapped(embedding: nn.Module, scale: torch.Tensor, *, plant_at: int | None = 
             return None
         leaf = (output * scale.to(output.dtype)[..., None]).detach().requires_grad_()
         tap.leaves.append(leaf)
-        if plant_at is None:
-            return leaf
-        planted = torch.zeros_like(leaf)
-        planted[:, plant_at] = 1e-3 * leaf[:, plant_at + 1]
-        return leaf + planted
+        handed_on = leaf.clone()  # models scale their embeddings in place, which a leaf forbids
+        if plant_at is not None:
+            handed_on[:, plant_at] += 1e-3 * leaf[:, plant_at + 1]
+        return handed_on
 
     handle = embedding.register_forward_hook(hook)
     try:

@@ -73,6 +73,13 @@ def valid_positions(configuration: Configuration, seq: int) -> torch.Tensor:
     return valid
 
 
+def _takes(model: nn.Module, option: str) -> bool:
+    """Whether the forward takes `option`: by name, or as a keyword whose default its configuration holds."""
+    parameters = inspect.signature(model.forward).parameters
+    keywords = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return option in parameters or (keywords and hasattr(getattr(model, "config", None), option))
+
+
 def forward(model: nn.Module, token_ids: torch.Tensor, configuration: Configuration) -> torch.Tensor:
     """Logits `[batch, seq, vocab]` for `token_ids` `[batch, seq]`, with the padding of `configuration` and no cache.
 
@@ -82,7 +89,7 @@ def forward(model: nn.Module, token_ids: torch.Tensor, configuration: Configurat
     kwargs: dict[str, Any] = {}
     if configuration.mask != "none":
         kwargs["attention_mask"] = valid_positions(configuration, token_ids.shape[1]).long().repeat(len(token_ids), 1)
-    if "use_cache" in inspect.signature(model.forward).parameters:
+    if _takes(model, "use_cache"):
         kwargs["use_cache"] = False
     try:
         with warnings.catch_warnings():

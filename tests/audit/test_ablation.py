@@ -27,7 +27,11 @@ def rows_of(subject, *configurations):
 @pytest.fixture(scope="module", params=["a test's model", "built in"])
 def rows(request):
     subject = load("method1_v3", seq_len=SEQ) if request.param == "built in" else subject_of(models.method1())
-    return {tuple(row.checks.values()): row for row in rows_of(subject, EAGER)}
+    before = {name: weight.clone() for name, weight in subject.model.state_dict().items()}
+    found = {tuple(row.checks.values()): row for row in rows_of(subject, EAGER)}
+    assert all((before[name] == weight).all() for name, weight in subject.model.state_dict().items())
+    assert subject.model.config.safety_parent_mask  # the ablation is of copies
+    return found
 
 
 def test_all_eight_combinations_are_measured(rows):
@@ -79,14 +83,6 @@ def test_a_check_that_nothing_needs_bears_no_load():
     assert [load_bearing(only_s3, check) for check in ("S1", "S2", "S3")] == [False, False, True]
 
 
-def test_ablation_keeps_the_weights_and_leaves_the_subject_alone():
-    subject = subject_of(models.method1())
-    before = {name: w.clone() for name, w in subject.model.state_dict().items()}
-    rows_of(subject, EAGER)
-    assert all((before[name] == w).all() for name, w in subject.model.state_dict().items())
-    assert subject.model.config.safety_parent_mask
-
-
 def test_published_nothing_acts_under_sdpa_and_all_do_under_eager():
     model = models.method1(materialize_causal_mask=False)
     examiner = Examiner(model, seq=SEQ, vocab_size=VOCAB, seed=0)
@@ -111,7 +107,7 @@ def conclusions_of(result):
 
 
 def test_audit_of_the_clean_subject():
-    result = audit(subject_of(models.method1()), Settings(attention=("eager",)))
+    result = audit(subject_of(models.method1(), seq=7), Settings(attention=("eager",)))
     assert result.verdict is Verdict.OPEN
     assert len(result.configurations) == 4 * 3
     assert result.findings == ()
@@ -128,7 +124,8 @@ def test_audit_of_the_clean_subject():
 
 
 def test_audit_of_the_published_subject():
-    result = audit(subject_of(models.method1(materialize_causal_mask=False)))
+    subject = subject_of(models.method1(materialize_causal_mask=False, num_hidden_layers=2), seq=7)
+    result = audit(subject)
     assert result.verdict is Verdict.LEAK
     verdicts = {(c.attention, c.mask, c.mode): c.verdict for c in result.configurations}
     assert len(verdicts) == 2 * 4 * 3
@@ -143,7 +140,7 @@ def test_audit_of_the_published_subject():
 @pytest.mark.parametrize("leaking", [False, True])
 def test_audit_of_another_model(leaking):
     model = models.reading(models.llama, "model.layers.1.mlp", models.successor) if leaking else models.llama()
-    result = audit(subject_of(model), Settings(attention=("eager",)))
+    result = audit(subject_of(model, seq=7), Settings(attention=("eager",)))
     assert result.verdict is (Verdict.LEAK if leaking else Verdict.OPEN)
     assert result.statistics == {}
     assert result.ablation == ()

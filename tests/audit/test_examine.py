@@ -11,7 +11,7 @@ from leakcheck.config import Configuration
 from leakcheck.findings import Verdict, worst
 from leakcheck.probes.probe import Decided
 from tests import models
-from tests.models import SEQ, VOCAB, successor
+from tests.models import SEQ, VOCAB, subject_of, successor
 
 PLAIN = Configuration("default", "none", "eval")
 
@@ -88,7 +88,7 @@ def examined(model, configuration=PLAIN):
 
 
 def codes_of(model, result):
-    return [f.code for f in findings(SimpleNamespace(spec="toy"), [result], seq=SEQ, seed=0)]
+    return [f.code for f in findings(subject_of(model), [result], seed=0)]
 
 
 @pytest.mark.parametrize("strength", [1.0, 1e-4])

@@ -1,4 +1,4 @@
-"""The subject itself: causal with a mask, leaking without one, and the same function decoded, checkpointed, or as LLaMA."""
+"""The subject itself: causal with a mask, leaking without, the same when decoded, checkpointed, or of one layer."""
 
 import pytest
 import torch
@@ -68,12 +68,11 @@ def test_as_published_it_is_clean_where_a_mask_exists(attention, mask):
 
 def test_the_finding_says_that_the_mask_was_none_and_where_it_was_made():
     model = models.method1(materialize_causal_mask=False)
-    found = findings(subject_of(model), [examined(model, "sdpa")], seq=SEQ, seed=0)
+    found = findings(subject_of(model), [examined(model, "sdpa")], seed=0)
     assert [f.code for f in found] == ["LC201", "LC101", "LC501"]
     assert "the mask is None" in found[0].message
     assert "`return None`" in found[0].message
     assert found[0].file == "transformers/masking_utils.py"
-    assert found[0].witness == found[1].witness or found[0].witness["cut"] > 0
 
 
 def test_every_position_of_the_published_model_reads_the_last_token():
@@ -127,9 +126,7 @@ def test_one_layer_is_llama():
     control = LlamaForCausalLM(LlamaConfig(**{**models.LLAMA_SIZES, "num_hidden_layers": 1})).eval()
     control.load_state_dict(model.state_dict())
     with torch.no_grad():
-        assert torch.equal(model(tokens()).logits, control(tokens()).logits) or torch.allclose(
-            model(tokens()).logits, control(tokens()).logits, atol=1e-5
-        )
+        assert torch.allclose(model(tokens()).logits, control(tokens()).logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("merge_attention_output", [False, True])

@@ -155,7 +155,7 @@ def test_the_other_path_is_at_most_contaminated(case):
 
 def test_the_finding_names_the_stage_and_a_witness(case):
     copy, model, examined = case
-    found = findings(subject_of(model), [examined], seq=SEQ, seed=0)
+    found = findings(subject_of(model), [examined], seed=0)
     stage, path, _ = copy.first
     first = next(f for f in found if f.code == ("LC501" if path == "recompute" else "LC101"))
     assert first.verdict is Verdict.LEAK

@@ -69,6 +69,19 @@ def test_casts_to_integers_stay():
         assert (torch.ones(3) > 0).dtype == torch.bool
 
 
+@pytest.mark.parametrize("ends", [[3, 3, 8], [0, 2, 8], [8, 8, 8], [2, 5, 8]])
+def test_grouped_products_of_experts_have_a_float64_of_their_own(ends):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(8, 16, generator=generator)
+    weights = torch.randn(3, 16, 24, generator=generator)
+    offs = torch.tensor(ends, dtype=torch.int32)
+    single = nn.functional.grouped_mm(rows, weights, offs=offs)
+    with float64():
+        double = nn.functional.grouped_mm(rows.double(), weights.double(), offs=offs)
+    assert double.dtype == torch.float64
+    assert torch.allclose(double, single.double(), atol=1e-4)
+
+
 def test_nothing_below_float64_is_lost_inside():
     third = torch.tensor(1 / 3, dtype=torch.float64)
     with float64():

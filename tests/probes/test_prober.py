@@ -110,7 +110,8 @@ def test_pairs_covered_are_counted(mask, padded):
 def test_the_module_that_leaks_is_told_from_those_behind_it():
     found = prober(EXACT["gpt2 reads its successor"]()).probe(PLAIN)
     by_module = {reading.module: decided for reading, decided in found.readings}
-    assert by_module["transformer.h.0.attn"].output == 0
+    before = by_module["transformer.h.0.attn"]
+    assert before.output == before.gradient == before.local == 0
     leaking = by_module["transformer.h.0.mlp"]
     assert leaking.output > 0
     assert leaking.gradient > 0

@@ -168,6 +168,31 @@ def test_dropout_of_a_causal_model_is_no_leak(strength):
     assert all(control.caught for control in found.controls)
 
 
+@pytest.mark.parametrize("strength", [1.0, 1e-4])
+def test_reading_another_row_of_the_batch_is_no_leak(strength):
+    """A row reads the one before it, at the same position; alone in its batch it reads itself."""
+    found = probed(models.toy(lambda x: models.so_far(x + strength * x.roll(1, 0))))
+    assert found.logits.output == 0
+    assert not found.independent
+
+
+def test_a_large_constant_logit_does_not_hide_a_small_leak():
+    """Unused entries of the vocabulary are often blocked by a large finite value."""
+
+    def blocked(logits: torch.Tensor, near: models.Near) -> torch.Tensor:
+        live = logits[..., :-1]
+        return torch.cat([live + 1e-7 * near(live), torch.full_like(logits[..., -1:], -1e9)], -1)
+
+    def build(near: models.Near) -> nn.Module:
+        model = models.toy(models.so_far)
+        model.head = nn.Sequential(model.head, models.Mixer(partial(blocked, near=near)))
+        return model
+
+    assert brute_force(build(successor)) > 1e-8
+    assert probed(build(successor)).logits.output > 1e-8
+    assert probed(build(predecessor)).logits.output == 0
+
+
 def test_an_infinity_that_the_future_makes_is_no_rounding():
     """A future embedding a hundred times as long makes the position before it infinite, in every precision."""
 
