@@ -63,6 +63,7 @@ class Measurement:
     readings: tuple[tuple[Reading, Deltas], ...]
     past_effect: float
     twin_delta: float
+    random: bool  # whether the forward drew random numbers, which differ from row to row
     base_logits: torch.Tensor  # [seq, vocab]
 
 
@@ -91,11 +92,13 @@ def measure(
         def run() -> torch.Tensor:
             return running.forward(model, batch.tokens, configuration)
 
+        random_state = torch.get_rng_state()
         if plan is None:
             logits, readings = run(), []
         else:
             logits, recording = record(run, **plan.watch())
             readings = [r for r in plan.readings(recording, axes) if r.tensors]
+    random = not torch.equal(random_state, torch.get_rng_state())
     if logits.shape[:2] != batch.tokens.shape:
         raise SubjectCrash(
             f"logits have shape {list(logits.shape)}, expected [batch, seq, vocab] of {list(batch.tokens.shape)}"
@@ -116,6 +119,7 @@ def measure(
         readings=tuple((r, replace(d, local=lo)) for r, d, lo in zip(readings, moved[1:], local, strict=True)),
         past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
         twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
+        random=random,
         base_logits=logits[BASE].detach(),
     )
 
@@ -140,6 +144,7 @@ def measure_rows(
         readings=(),
         past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
         twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
+        random=False,  # the same for every row
         base_logits=logits[BASE],
     )
 

@@ -138,7 +138,9 @@ class Prober:
             return [measure.measure_rows(model, batch, configuration) for batch in work]
 
     def _independent(self, measured: Measurement, batch: Batch, configuration: Configuration) -> bool:
-        """Whether the base row alone gives what it gives inside the batch, and its twin too."""
+        """Whether no random number is drawn, and the base row alone gives what it and its twin give in the batch."""
+        if measured.random:
+            return False
         with torch.no_grad(), tapped(input_embedding(self.model), batch.scale[:1]):
             alone = running.forward(self.model, batch.tokens[:1], configuration)[0]  # [seq, vocab]
         difference = (alone - measured.base_logits)[batch.valid].abs().max().item()
