@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import inspect
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,10 @@ def method1_copy(folder: Path, *replaced: tuple[str, str], head: str = "", **opt
         text = text.replace(old, new)
     path = folder / "modeling_copy.py"
     path.write_text(head + text)
-    spec = importlib.util.spec_from_file_location(f"copy_in_{folder.name}", path)
+    name = "copy_" + "_".join(folder.parts[1:])
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # transformers reads the class's module to see which backends it has
     spec.loader.exec_module(module)
     config = Method1Config_v3(**{**LLAMA_SIZES, "num_hidden_layers": 3, **options})
     return seeded(module.Method1LlamaForCausalLM_v3(config))

@@ -210,6 +210,15 @@ def test_line_numbers_are_live(tmp_path):
         assert (after.passes, after.runs, after.library) == (before.passes, before.runs, before.library)
 
 
+def test_a_file_that_was_edited_and_loaded_again_is_read_again(tmp_path):
+    before = stages_of(models.method1_copy(tmp_path))
+    after = stages_of(models.method1_copy(tmp_path, head="# one\n# two\n# three\n"))
+    for key, passed in before.items():
+        shift = 0 if key[0] == 8 else 3
+        assert after[key].location.lines == tuple(line + shift for line in passed.location.lines)
+        assert after[key].location.operation == passed.location.operation
+
+
 def test_the_plan_fits_whatever_has_the_replay():
     assert isinstance(plan_for(models.method1()), Method1Plan)
     assert isinstance(plan_for(models.llama()), ModulesPlan)

@@ -117,6 +117,10 @@ def test_another_seed_draws_other_tokens_and_the_same_seed_the_same():
     assert (made(seed=0)[0].tokens != made(seed=1)[0].tokens).any()
 
 
+def test_tokens_are_drawn_twice_and_once_with_long_embeddings():
+    assert sorted(draw.norm for draw in DRAWS) == [1, 1, 100]
+
+
 def test_the_draws_of_tokens_differ_from_one_another():
     (batch,) = made()
     whole = [row for row in range(len(batch.cut)) if batch.cut[row] == 0]

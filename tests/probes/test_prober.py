@@ -59,6 +59,17 @@ def _whole_row(moved: dict[str, torch.Tensor]) -> float:
     return max(m[0].max().item() for m in moved.values())
 
 
+def test_a_leak_below_the_resolution_of_float32_is_suspected_by_its_gradient_and_confirmed_in_float64():
+    model = models.toy(lambda x: 100 + models.so_far(x) + 1e-9 * successor(x))
+    found = prober(model).probe(PLAIN).logits
+    assert found.gradient > 0
+    assert 1e-9 < found.output < 1e-5
+    (batch,) = prober(model).batches(PLAIN)
+    with torch.no_grad():
+        single = model(batch.tokens)
+    assert (single == single[0])[batch.past].all()
+
+
 def test_the_worst_channel_is_the_one_that_moves():
     model = models.reading(lambda: models.toy(models.so_far), "head", _only_channel_7)
     worst = prober(model).probe(PLAIN).logits.worst
