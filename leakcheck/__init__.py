@@ -6,13 +6,13 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "audit"]
 
 if TYPE_CHECKING:
-    from leakcheck.audit import audit
+    from leakcheck.auditing import audit
 
 
 def __getattr__(name: str) -> Any:
     # Importing torch costs seconds; `import leakcheck` must not.
     if name == "audit":
-        from leakcheck.audit import audit
+        from leakcheck.auditing import audit
 
         return audit
     raise AttributeError(f"module 'leakcheck' has no attribute {name!r}")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from leakcheck.audit import audit
-from leakcheck.audit.examine import Examiner
+from leakcheck import audit
+from leakcheck.auditing.examine import Examiner
 from leakcheck.config import MASKS, Configuration, Settings
 from leakcheck.findings import Verdict
 from leakcheck.report import json

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from leakcheck.audit import audit
+from leakcheck import audit
 from leakcheck.report import json as json_report
 from leakcheck.report import markdown
 from leakcheck.subjects.names import BUILTIN

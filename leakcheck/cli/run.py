@@ -38,7 +38,7 @@ def run(
 
     settings = Settings(attention=tuple(attn) if attn else None, seq_len=seq_len)
     with Bar() as bar:
-        from leakcheck.audit import audit
+        from leakcheck.auditing import audit
 
         result = audit(model, settings, progress=bar.step)
     print_audit(result, Console())

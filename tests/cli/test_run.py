@@ -157,7 +157,7 @@ def test_bad_input_gives_one_line_and_no_report(case: str, run, tmp_path) -> Non
 @pytest.mark.parametrize("path", ["report.docx", "nowhere/report.json", "subject.py/report.json"])
 def test_an_impossible_report_stops_before_the_audit(path: str, run, tmp_path, monkeypatch) -> None:
     written(tmp_path, SMALL)
-    monkeypatch.setattr("leakcheck.audit.audit", lambda *_, **__: pytest.fail("the audit has started"))
+    monkeypatch.setattr("leakcheck.auditing.audit", lambda *_, **__: pytest.fail("the audit has started"))
     code, out, err = run("--model", "subject.py", "--report", path)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
 
@@ -166,7 +166,7 @@ def test_a_crash_of_the_tool_is_neither_a_leak_nor_a_pass(run, monkeypatch) -> N
     def crash(*_, **__):
         raise ZeroDivisionError("a bug\nof ours")
 
-    monkeypatch.setattr("leakcheck.audit.audit", crash)
+    monkeypatch.setattr("leakcheck.auditing.audit", crash)
     code, out, err = run("--model", "method1_v3")
     assert (code, out) == (3, "")
     assert len(err.splitlines()) == 1

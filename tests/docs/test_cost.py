@@ -2,7 +2,7 @@
 
 import pytest
 
-from leakcheck.audit.examine import Examiner
+from leakcheck.auditing.examine import Examiner
 from leakcheck.config import Configuration
 from leakcheck.probes.draws import DRAWS
 from leakcheck.subjects import running

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from leakcheck.audit.examine import Examiner
-from leakcheck.audit.leaks import findings
+from leakcheck.auditing.examine import Examiner
+from leakcheck.auditing.leaks import findings
 from leakcheck.config import Configuration
 from leakcheck.findings import Verdict
 from leakcheck.subjects import running

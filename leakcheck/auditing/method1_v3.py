@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from leakcheck.audit import ablation, parity
-from leakcheck.audit.conclusions import conclusions
-from leakcheck.audit.examine import Examined
+from leakcheck.auditing import ablation, parity
+from leakcheck.auditing.conclusions import conclusions
+from leakcheck.auditing.examine import Examined
 from leakcheck.checkpoints.method1_v3 import Method1Plan
 from leakcheck.checkpoints.reading import Plan
 from leakcheck.config import Configuration

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from leakcheck import codes
-from leakcheck.audit.examine import Examined
+from leakcheck.auditing.examine import Examined
 from leakcheck.checkpoints import source
 from leakcheck.findings import Checkpoint, Finding, Location, Verdict, WorstCase
 from leakcheck.subjects.subject import Subject

@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from leakcheck import __version__
-from leakcheck.audit import leaks, method1_v3
-from leakcheck.audit.examine import Examined, Examiner
-from leakcheck.audit.matrix import default_configuration, matrix
+from leakcheck.auditing import leaks, method1_v3
+from leakcheck.auditing.examine import Examined, Examiner
+from leakcheck.auditing.matrix import default_configuration, matrix
 from leakcheck.config import Settings
 from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, SubjectInfo, Tool, worst
 from leakcheck.subjects.load import load

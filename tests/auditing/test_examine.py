@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from leakcheck.audit.examine import Examiner, blame, configuration_verdict
-from leakcheck.audit.leaks import findings
+from leakcheck.auditing.examine import Examiner, blame, configuration_verdict
+from leakcheck.auditing.leaks import findings
 from leakcheck.checkpoints.reading import RECOMPUTE, STANDARD, Reading, Stage
 from leakcheck.config import Configuration
 from leakcheck.findings import Verdict, worst

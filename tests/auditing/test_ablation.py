@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 
-from leakcheck.audit import audit
-from leakcheck.audit.ablation import ablate, acted, load_bearing, safety_checks
-from leakcheck.audit.examine import Examiner
+from leakcheck.auditing import audit
+from leakcheck.auditing.ablation import ablate, acted, load_bearing, safety_checks
+from leakcheck.auditing.examine import Examiner
 from leakcheck.config import Configuration, Settings
 from leakcheck.findings import AblationRow, ClaimVerdict, Verdict
 from leakcheck.subjects.load import load

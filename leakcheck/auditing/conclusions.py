@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from leakcheck.audit.examine import Examined
-from leakcheck.audit.parity import Parity
+from leakcheck.auditing.examine import Examined
+from leakcheck.auditing.parity import Parity
 from leakcheck.findings import AblationRow, ClaimVerdict, Conclusion, SafetyCheck, Verdict
 from leakcheck.lineage.statistics import nodes_holding
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import product
 
-from leakcheck.audit.examine import Examined, Examiner
+from leakcheck.auditing.examine import Examined, Examiner
 from leakcheck.checkpoints import source
 from leakcheck.checkpoints.method1_v3 import Method1Plan
 from leakcheck.config import Configuration

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from leakcheck.audit.examine import Examiner
+from leakcheck.auditing.examine import Examiner
 from leakcheck.config import Configuration
 from leakcheck.findings import Verdict, worst
 from leakcheck.probes import precision
