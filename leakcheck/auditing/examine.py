@@ -76,8 +76,11 @@ def configuration_verdict(probed: Probed) -> Verdict:
     """A confirmed delta of the logits is a leak; an unconfirmed one, or a gradient alone, a suspicion.
 
     Clean probes prove nothing: the verdict is OPEN until flow closes it. Inner tensors do not decide: a model may
-    compute something that sees the future and never use it.
+    compute something that sees the future and never use it. Where equal inputs give different outputs, nothing that
+    moved means anything.
     """
+    if not probed.repeatable:
+        return Verdict.OPEN
     if probed.logits.moved:
         return Verdict.SUSPECT if probed.unconfirmed else Verdict.LEAK
     return Verdict.SUSPECT if probed.logits.gradient else Verdict.OPEN

@@ -26,6 +26,8 @@ class _Context:
         command = f"leakcheck run --model {self.spec} --seq-len {self.seq}"
         if attention != "default":
             command += f" --attn {attention}"
+        if self.seed:
+            command += f" --seed {self.seed}"
         place = {"module": "", "file": "", "line": None, "chain": (), "witness": None, **where}
         return Finding(
             code=code.id,

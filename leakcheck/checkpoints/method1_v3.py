@@ -2,14 +2,15 @@
 
 import ast
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import CodeType
 from typing import Any
 
 from torch import nn
 
 from leakcheck.checkpoints import source
-from leakcheck.checkpoints.axes import Axes, tensors_in
+from leakcheck.checkpoints.axes import Axes
 from leakcheck.checkpoints.method1_v3_statements import find_statements
 from leakcheck.checkpoints.reading import (
     RECOMPUTE,
@@ -144,16 +145,19 @@ class Method1Plan:
         readings = []
         for call in recording.of(self.layer_forward):
             layer = self.layers.index(call.arguments["self"])
-            chain = self._chain(recording, call)
-            for number, inner in zip((5, 6, 7, 8), chain, strict=False):
-                module = self.names.get(inner.arguments.get("self"), self.names[call.arguments["self"].self_attn])
-                here = {**self._site(inner, number), "layer": layer, "module": module}
-                readings.append(of_call(inner, hidden_tensors, axes, **here, path=STANDARD))
-                readings.append(of_call(inner, pairwise_tensors, axes, **here, path=RECOMPUTE))
+            for path, pick in ((STANDARD, hidden_tensors), (RECOMPUTE, pairwise_tensors)):
+                chain = self._chain(recording, call, partial(pick, axes=axes))
+                for number, inner in zip((5, 6, 7, 8), chain, strict=False):
+                    module = self.names.get(inner.arguments.get("self"), self.names[call.arguments["self"].self_attn])
+                    here = {**self._site(inner, number), "path": path, "layer": layer, "module": module}
+                    readings.append(of_call(inner, pick, axes, **here))
         return readings
 
-    def _chain(self, recording: Recording, layer_call: Call) -> list[Call]:
-        """Layer, attention, parent class, kernel: each the call inside the one before it."""
+    def _chain(self, recording: Recording, layer_call: Call, pick: Callable[[Any], Iterable]) -> list[Call]:
+        """Layer, attention, parent class, kernel: each the call inside the one before it.
+
+        Where one of them is called more than once, the call counts whose tensors are what the outer one returns.
+        """
         chain = [layer_call]
         for code in (self.attention_forward, self.parent_forward, None):
             inside = [c for c in recording.calls if c.parent is chain[-1]]
@@ -163,8 +167,8 @@ class Method1Plan:
                 inside = [c for c in inside if c.code is code]
             if not inside:
                 break
-            returned = {id(t) for t in tensors_in(chain[-1].result)}
-            used = [c for c in inside if any(id(t) in returned for t in tensors_in(c.result))]
+            returned = {id(tensor) for tensor in pick(chain[-1].result)}
+            used = [c for c in inside if any(id(tensor) in returned for tensor in pick(c.result))]
             chain.append((used or inside)[0])
         return chain
 

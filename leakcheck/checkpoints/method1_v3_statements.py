@@ -83,13 +83,13 @@ def _replays(branch: ast.If) -> bool:
 
 
 def _takes_first(node: ast.Assign, outputs: set[str]) -> bool:
-    value = node.value
-    return (
-        isinstance(value, ast.Subscript)
-        and isinstance(value.value, ast.Name)
-        and value.value.id in outputs
-        and isinstance(value.slice, ast.Constant)
-        and value.slice.value == 0
+    return any(
+        isinstance(n, ast.Subscript)
+        and isinstance(n.value, ast.Name)
+        and n.value.id in outputs
+        and isinstance(n.slice, ast.Constant)
+        and n.slice.value == 0
+        for n in _walk(node.value)
     )
 
 

@@ -10,24 +10,32 @@ from leakcheck.checkpoints.recorder import Position
 from leakcheck.findings import Location
 
 
+def syntax_of(code: CodeType) -> ast.FunctionDef | None:
+    """The syntax tree of the function that `code` belongs to; `None` when its source cannot be read."""
+    filename = code.co_filename
+    linecache.checkcache(filename)  # the file may have been edited and imported again
+    linecache.getlines(filename)
+    version = linecache.cache.get(filename, (0, None))[:2]  # size and time
+    return _function(filename, version, code.co_name, code.co_firstlineno)
+
+
 @cache
-def _file_syntax(filename: str) -> ast.Module | None:
+def _function(filename: str, version: tuple, name: str, first_line: int) -> ast.FunctionDef | None:
+    """The function that begins, decorators included, at a line of one version of a file."""
+    tree = _file(filename, version)
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            if min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) == first_line:
+                return node
+    return None
+
+
+@cache
+def _file(filename: str, version: tuple) -> ast.Module | None:
     try:
         return ast.parse("".join(linecache.getlines(filename)))
     except SyntaxError:
         return None
-
-
-@cache
-def syntax_of(code: CodeType) -> ast.FunctionDef | None:
-    """The syntax tree of the function that `code` belongs to; `None` when its source cannot be read."""
-    tree = _file_syntax(code.co_filename)
-    for node in ast.walk(tree) if tree else ():
-        if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
-            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            if first == code.co_firstlineno:
-                return node
-    return None
 
 
 def lines_of(node: ast.stmt | ast.expr) -> tuple[int, int]:

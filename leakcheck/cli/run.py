@@ -24,6 +24,7 @@ def run(
     seq_len: Annotated[
         int | None, typer.Option(help="Positions to audit. Default: enough to cross the model's chunks and windows.")
     ] = None,
+    seed: Annotated[int, typer.Option(help="Of the tokens that are drawn.")] = 0,
     report: Annotated[
         list[Path] | None, typer.Option(help="Also write the audit here (.json or .md); may be repeated.")
     ] = None,
@@ -36,7 +37,7 @@ def run(
     for path in reports:
         check_writable(path)
 
-    settings = Settings(attention=tuple(attn) if attn else None, seq_len=seq_len)
+    settings = Settings(attention=tuple(attn) if attn else None, seq_len=seq_len, seed=seed)
     with Bar() as bar:
         from leakcheck.auditing import audit
 

@@ -39,6 +39,19 @@ class Batch:
     draws: tuple[str, ...]  # by row
     valid: torch.Tensor  # [seq]
 
+    def only(self, draw: str, cut: int) -> "Batch":
+        """The first rows and the one with this draw and cut."""
+        row = next(r for r, name in enumerate(self.draws) if name == draw and int(self.cut[r]) == cut)
+        rows = [BASE, TWIN, PAST, row]
+        return Batch(
+            tokens=self.tokens[rows],
+            scale=self.scale[rows],
+            cut=self.cut[rows],
+            whole=torch.zeros(len(rows), dtype=torch.long),
+            draws=tuple(self.draws[r] for r in rows),
+            valid=self.valid,
+        )
+
     @property
     def axes(self) -> Axes:
         return Axes(*self.tokens.shape)

@@ -20,6 +20,7 @@ from leakcheck.subjects import running
 from leakcheck.subjects.subject import input_embedding
 
 _BLOCKING = 1e30  # masks block with values beyond this; they are no measure of the size of activations
+_TINY = 1e-30  # stands for the size of a channel that is zero throughout
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Deltas:
     allowed: float = 0.0
     gradient: float = 0.0
     local: float | None = None
-    scale: float = 0.0  # the largest past value, blocking mask values left out
+    local_relative: float = 0.0  # as `relative`, of the local move
+    relative: float = 0.0  # the largest move of a past position in units of its channel's largest value
     gradient_scale: float = 0.0  # the largest gradient with respect to any embedding
     padded: int = 0  # padded positions that moved
     worst: WorstCase | None = None
@@ -48,7 +50,8 @@ class Deltas:
             allowed=max(self.allowed, other.allowed),
             gradient=max(self.gradient, other.gradient),
             local=max(local, default=None),
-            scale=max(self.scale, other.scale),
+            local_relative=max(self.local_relative, other.local_relative),
+            relative=max(self.relative, other.relative),
             gradient_scale=max(self.gradient_scale, other.gradient_scale),
             padded=max(self.padded, other.padded),
             worst=self.worst if self.output >= other.output else other.worst,
@@ -63,7 +66,9 @@ class Measurement:
     readings: tuple[tuple[Reading, Deltas], ...]
     past_effect: float
     twin_delta: float
+    size: float  # the largest logit
     random: bool  # whether the forward drew random numbers, which differ from row to row
+    by_rows: bool  # whether each row ran by itself
     base_logits: torch.Tensor  # [seq, vocab]
 
 
@@ -116,10 +121,15 @@ def measure(
     last = int(batch.valid.nonzero()[-1])
     return Measurement(
         logits=moved[0],
-        readings=tuple((r, replace(d, local=lo)) for r, d, lo in zip(readings, moved[1:], local, strict=True)),
+        readings=tuple(
+            (reading, replace(deltas, local=moves[0] if moves else None, local_relative=moves[1] if moves else 0.0))
+            for reading, deltas, moves in zip(readings, moved[1:], local, strict=True)
+        ),
         past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
         twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
+        size=logits[BASE].detach().abs().max().item(),
         random=random,
+        by_rows=False,
         base_logits=logits[BASE].detach(),
     )
 
@@ -144,7 +154,9 @@ def measure_rows(
         readings=(),
         past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
         twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
+        size=logits[BASE].abs().max().item(),
         random=False,  # the same for every row
+        by_rows=True,
         base_logits=logits[BASE],
     )
 
@@ -162,7 +174,8 @@ def planted_local(readings: Sequence[Reading], batch: Batch, plant_at: int) -> f
             rows[:, plant_at] += 1e-3 * rows[:, plant_at + 1]
             return [rows]
 
-        return _local(replace(reading, replay=planted), batch)
+        moves = _local(replace(reading, replay=planted), batch)
+        return moves[0] if moves else None
     return None
 
 
@@ -193,9 +206,17 @@ def _moves(rows: torch.Tensor, batch: Batch) -> Deltas:
         worst = WorstCase(int(batch.cut[row]), position, channel, batch.draws[row], output)
     padded = (largest.masked_fill(~batch.past_padding, 0.0) > 0).any(0)
     allowed = largest.masked_fill(~batch.future, 0.0)
-    values = rows[BASE].detach().abs()
-    scale = values.masked_fill(~(values < _BLOCKING), 0.0).max().item()
-    return Deltas(output, allowed.max().item(), scale=scale, padded=int(padded.sum()), worst=worst)
+    relative = (distance / _scale(rows)).amax(-1).masked_fill(~batch.past, 0.0).max().item()
+    return Deltas(output, allowed.max().item(), relative=relative, padded=int(padded.sum()), worst=worst)
+
+
+def _scale(rows: torch.Tensor) -> torch.Tensor:
+    """The largest value of each channel `[features]`, blocking values left out, never zero.
+
+    By channel, since one large logit must not make the rounding of all others look large.
+    """
+    values = rows.detach().abs()
+    return values.masked_fill(~(values < _BLOCKING), 0.0).amax((0, 1)).clamp(min=_TINY)
 
 
 def _gradients(
@@ -233,10 +254,11 @@ def _largest(value: torch.Tensor, leaves: Sequence[torch.Tensor], future: torch.
 
 
 @torch.no_grad()
-def _local(reading: Reading, batch: Batch) -> float | None:
+def _local(reading: Reading, batch: Batch) -> tuple[float, float] | None:
     """Run the stage on inputs whose past rows are the base's and whose future rows are another sequence's.
 
-    `None` where the stage cannot be run again: it was watched once, and may have changed a state that it depends on.
+    Returns the largest move of a past position, and in units of its channel's largest value. `None` where the stage
+    cannot be run again: it was watched once, and may have changed a state that it depends on.
     """
     if reading.replay is None:
         return None
@@ -254,6 +276,5 @@ def _local(reading: Reading, batch: Batch) -> float | None:
         return None
     if not tensors:
         return None
-    rows = _rows(tensors, axes)
-    distance = _distance(rows, rows[BASE]).amax(-1)
-    return distance.masked_fill(~batch.past, 0.0).max().item()
+    moved = _moves(_rows(tensors, axes), batch)
+    return moved.output, moved.relative

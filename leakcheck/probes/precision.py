@@ -4,6 +4,7 @@ A magnitude threshold cannot: shipped leaks moved logits by 2.4e-7 in float32 wh
 them by 2e-6. Measured again in float64, rounding falls with machine epsilon and a leak stays.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -72,6 +73,9 @@ def is_rounding(single: float, double: float, scale: float) -> bool:
     """Whether a delta of `single` in float32 and `double` in float64 scales with machine epsilon.
 
     `scale` is the size of the values that moved. Rounding in float64 is at most a margin above what epsilon makes of
-    that size, or of the conditioning that the float32 delta reveals (`single / eps`).
+    that size, or of the conditioning that the float32 delta reveals (`single / eps`). An infinity rounds to nothing.
     """
-    return double <= _MARGIN * _EPS64 * max(scale, single / _EPS32)
+    if not math.isfinite(double):
+        return False
+    conditioning = single / _EPS32 if math.isfinite(single) else 0.0
+    return double <= _MARGIN * _EPS64 * max(scale, conditioning)

@@ -51,6 +51,7 @@ class Probed:
 
     `unconfirmed` says why a suspicion could not be decided in float64. `independent` is false when a row depends on
     its batch (dropout, batch statistics): rows then ran one by one and the checkpoints were not measured.
+    `repeatable` is false when equal inputs gave different outputs: then nothing that moved means anything.
     """
 
     logits: Decided
@@ -61,6 +62,7 @@ class Probed:
     vacuous: bool
     unconfirmed: str
     independent: bool
+    repeatable: bool
     controls: tuple[Control, ...]
 
 
@@ -103,39 +105,61 @@ class Prober:
         """
         work = self.batches(configuration)
         with running.configured(self.model, configuration):
-            single = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
-            independent = self._independent(single[0], work[0], configuration)
-            if not independent:
-                single = [measure.measure_rows(self.model, batch, configuration) for batch in work]
-            controls = self._controls(single[0], work[0], configuration, independent)
-        double: list[Measurement] | None = single
-        unconfirmed = ""
-        if any(_suspicious(measurement) for measurement in single):
-            try:
-                double = self._in_float64(work, configuration, independent)
-            except Exception as error:  # whatever a float32-only kernel raises; the suspicion then stays one
-                double, unconfirmed = None, f"not decided in float64: {type(error).__name__}: {error}".splitlines()[0]
+            measured = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
+            independent = self._independent(measured[0], work[0], configuration)
+        outcome = self._decide(measured, work, configuration) if independent else None
+        if outcome is None or not self._stands_alone(outcome, work, configuration):
+            independent = False
+            with running.configured(self.model, configuration):
+                measured = [measure.measure_rows(self.model, batch, configuration) for batch in work]
+            outcome = self._decide(measured, work, configuration)
 
         covered = torch.stack([batch.covered_pairs for batch in work]).any(0)
+        with running.configured(self.model, configuration):
+            planted = self._planted(outcome, work[0], configuration, independent)
         return Probed(
-            logits=_decide([m.logits for m in single], None if double is None else [m.logits for m in double]),
-            readings=_decide_readings(single, double),
+            logits=outcome.logits,
+            readings=outcome.readings,
             pairs_covered=int(covered.sum()),
             pairs_total=self.seq * (self.seq - 1) // 2,
             padded_queries=int((~work[0].valid).sum()),
-            unconfirmed=unconfirmed,
-            vacuous=not any(m.past_effect for m in single),
+            unconfirmed=outcome.unconfirmed,
+            vacuous=not any(m.past_effect for m in outcome.single),
             independent=independent,
-            controls=controls,
+            repeatable=outcome.repeatable,
+            controls=(Control("two equal inputs", "no delta", outcome.repeatable), *planted),
         )
 
-    def _in_float64(self, work: Sequence[Batch], configuration: Configuration, independent: bool) -> list[Measurement]:
+    def _decide(self, single: list[Measurement], work: Sequence[Batch], configuration: Configuration) -> "_Outcome":
+        """What moved in float32 is measured again in float64, in the same way."""
+        if not any(_suspicious(measurement) for measurement in single):
+            return _Outcome(single, single, "")
         model, plan = self._double
         configured = running.configured(model, configuration, recompute_context=precision.float64)
-        with configured, precision.float64():
-            if independent:
-                return [measure.measure(model, plan, batch, configuration, each_gradient=True) for batch in work]
-            return [measure.measure_rows(model, batch, configuration) for batch in work]
+        try:
+            with configured, precision.float64():
+                if single[0].by_rows:
+                    double = [measure.measure_rows(model, batch, configuration) for batch in work]
+                else:
+                    double = [measure.measure(model, plan, batch, configuration, each_gradient=True) for batch in work]
+        except Exception as error:  # whatever a float32-only kernel raises; the suspicion then stays one
+            reason = f"not decided in float64: {type(error).__name__}: {error}".splitlines()[0]
+            return _Outcome(single, None, reason)
+        return _Outcome(single, double, "")
+
+    def _stands_alone(self, outcome: "_Outcome", work: Sequence[Batch], configuration: Configuration) -> bool:
+        """Whether a leak is one of each row by itself: the worst case and the base, each run alone, still differ.
+
+        If they do not, the row moved with the other rows of its batch.
+        """
+        worst = outcome.logits.worst
+        if worst is None or outcome.double is None:
+            return True
+        batch = next(b for b in work if (worst.draw, worst.cut) in zip(b.draws, b.cut.tolist(), strict=True))
+        model, _ = self._double
+        with running.configured(model, configuration), precision.float64():
+            alone = measure.measure_rows(model, batch.only(worst.draw, worst.cut), configuration)
+        return not precision.is_rounding(0.0, alone.logits.relative, 1.0)
 
     def _independent(self, measured: Measurement, batch: Batch, configuration: Configuration) -> bool:
         """Whether no random number is drawn, and the base row alone gives what it and its twin give in the batch."""
@@ -147,48 +171,75 @@ class Prober:
         tolerance = _COUPLING * measured.base_logits[batch.valid].abs().max().item()
         return max(difference, measured.twin_delta) <= tolerance
 
-    def _controls(
-        self, measured: Measurement, batch: Batch, configuration: Configuration, independent: bool
-    ) -> tuple[Control, ...]:
-        """A leak planted behind the embedding must be seen; two equal rows must not differ."""
-        quiet = Control("two equal inputs", "no delta", measured.twin_delta == 0 or independent)
+    def _planted(
+        self, outcome: "_Outcome", batch: Batch, configuration: Configuration, independent: bool
+    ) -> list[Control]:
+        """A leak planted behind the embedding must be seen in the output, in the gradient and locally."""
         usable = (batch.valid[:-1] & batch.valid[1:]).nonzero()
         if not len(usable):
-            return (quiet,)
+            return []
         plant_at = int(usable[len(usable) // 2])
-        if independent:
-            planted = measure.measure(self.model, None, batch, configuration, plant_at=plant_at)
-        else:
-            planted = measure.measure_rows(self.model, batch, configuration, plant_at=plant_at)
         name = "one position reads a thousandth of its successor's embedding"
-        seen = [Control(f"{name}: output", "delta", planted.logits.output > 0)]
-        if independent:
-            seen.append(Control(f"{name}: gradient", "delta", planted.logits.gradient > 0))
-            local = measure.planted_local([r for r, _ in measured.readings], batch, plant_at)
-            if local is not None:
-                seen.append(Control("one position of a stage's output reads its successor: local", "delta", local > 0))
-        return (quiet, *seen)
+        if not independent:
+            planted = measure.measure_rows(self.model, batch, configuration, plant_at=plant_at)
+            return [Control(f"{name}: output", "delta", planted.logits.output > 0)]
+        planted = measure.measure(self.model, None, batch, configuration, plant_at=plant_at)
+        seen = [
+            Control(f"{name}: output", "delta", planted.logits.output > 0),
+            Control(f"{name}: gradient", "delta", planted.logits.gradient > 0),
+        ]
+        local = measure.planted_local([r for r, _ in outcome.single[0].readings], batch, plant_at)
+        if local is not None:
+            seen.append(Control("one position of a stage's output reads its successor: local", "delta", local > 0))
+        return seen
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """The measurements of one configuration in float32 and float64; `double` is `None` where float64 cannot run."""
+
+    single: list[Measurement]
+    double: list[Measurement] | None
+    unconfirmed: str
+
+    @cached_property
+    def logits(self) -> Decided:
+        return _decided(
+            [m.logits for m in self.single], None if self.double is None else [m.logits for m in self.double]
+        )
+
+    @cached_property
+    def readings(self) -> tuple[tuple[Reading, Decided], ...]:
+        return _decided_readings(self.single, self.double)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether two equal inputs gave the same output, up to rounding."""
+        double = self.double or self.single
+        pairs = zip(self.single, double, strict=True)
+        return all(precision.is_rounding(one.twin_delta, two.twin_delta, two.size) for one, two in pairs)
 
 
 def _suspicious(measured: Measurement) -> bool:
     every = [measured.logits, *(deltas for _, deltas in measured.readings)]
-    return any(d.output or d.gradient or d.local for d in every)
+    return bool(measured.twin_delta) or any(d.output or d.gradient or d.local for d in every)
 
 
-def _decide(single: Sequence[Deltas], double: Sequence[Deltas] | None) -> Decided:
+def _decided(single: Sequence[Deltas], double: Sequence[Deltas] | None) -> Decided:
     one = _joined(single)
     two = one if double is None else _joined(double)
 
-    def real(single: float, double: float, scale: float) -> float:
-        return 0.0 if precision.is_rounding(single, double, scale) else double
-
-    output = real(one.output, two.output, two.scale)
+    output = 0.0 if precision.is_rounding(one.relative, two.relative, 1.0) else two.output
+    local = two.local if one.local is not None else None
+    if local is not None and precision.is_rounding(one.local_relative, two.local_relative, 1.0):
+        local = 0.0
+    # The float32 gradient is one of all tensors together, and tells nothing about the conditioning of this one.
+    gradient = 0.0 if precision.is_rounding(0.0, two.gradient, two.gradient_scale) else two.gradient
     return Decided(
         output=output,
         relative=output / two.allowed if two.allowed else 0.0,
-        # The float32 gradient is one of all tensors together, and tells nothing about the conditioning of this one.
-        gradient=real(0.0, two.gradient, two.gradient_scale),
-        local=None if one.local is None or two.local is None else real(one.local, two.local, two.scale),
+        gradient=gradient,
+        local=local,
         rounding=0.0 if output else one.output,
         padded=one.padded,
         worst=two.worst if output else None,
@@ -196,7 +247,7 @@ def _decide(single: Sequence[Deltas], double: Sequence[Deltas] | None) -> Decide
     )
 
 
-def _decide_readings(
+def _decided_readings(
     single: Sequence[Measurement], double: Sequence[Measurement] | None
 ) -> tuple[tuple[Reading, Decided], ...]:
     """Match the readings of all runs by their place; one that not every run reached is left out."""
@@ -204,7 +255,8 @@ def _decide_readings(
     high = [_by_place(m) for m in double] if double else []
     places = [place for place in low[0] if all(place in run for run in (*low, *high))]
     return tuple(
-        (low[0][place][0], _decide([r[place][1] for r in low], [r[place][1] for r in high] or None)) for place in places
+        (low[0][place][0], _decided([r[place][1] for r in low], [r[place][1] for r in high] or None))
+        for place in places
     )
 
 

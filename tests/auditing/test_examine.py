@@ -72,7 +72,7 @@ def test_without_a_leak_at_the_output_what_moves_is_a_suspicion():
     ],
 )
 def test_the_verdict_of_a_configuration(logits, unconfirmed, verdict):
-    probed = SimpleNamespace(logits=logits, unconfirmed=unconfirmed, controls=())
+    probed = SimpleNamespace(logits=logits, unconfirmed=unconfirmed, repeatable=True)
     assert configuration_verdict(probed) is verdict
 
 
