@@ -87,13 +87,19 @@ def _defence_in_depth(checks: Sequence[SafetyCheck], ablation: Sequence[Ablation
 def _closed_loop(examined: Sequence[Examined], checks: Sequence[SafetyCheck]) -> tuple[ClaimVerdict, str]:
     richest = max(examined, key=lambda e: sum(len(nodes_holding(e.lineage, path)) for path in e.result.paths))
     nodes = set().union(*(nodes_holding(richest.lineage, path) for path in richest.result.paths))
-    acting = [c for c in checks if c.acted.get(richest.configuration.id)]
-    guarded = {8 if c.id == "S1" else 12 for c in acting}
+    acting = {n: [c.id for c in checks if _stage_of(c) == n and c.acted.get(richest.configuration.id)] for n in nodes}
+    guarded = {number for number, ids in acting.items() if ids}
+    where = "; ".join(f"stage {number}: {', '.join(acting[number])}" for number in sorted(guarded))
     evidence = (
         f"{len(nodes)} stages hold the mask under {richest.configuration.id}; "
-        f"a check acts at {len(guarded)} of them ({', '.join(c.id for c in acting) or 'none'})"
+        f"a check acts at {len(guarded)} of them ({where or 'none'})"
     )
     return (ClaimVerdict.HOLDS if nodes and nodes <= guarded else ClaimVerdict.REFUTED), evidence
+
+
+def _stage_of(check: SafetyCheck) -> int:
+    """The stage at which a check acts: S1 where the parent class applies the mask, S2 and S3 at the re-mask."""
+    return 8 if check.id == "S1" else 12
 
 
 def _parity(examined: Sequence[Examined], parity: Parity | None) -> tuple[ClaimVerdict, str]:

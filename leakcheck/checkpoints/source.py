@@ -24,10 +24,13 @@ def _function(filename: str, version: tuple, name: str, first_line: int) -> ast.
     """The function that begins, decorators included, at a line of one version of a file."""
     tree = _file(filename, version)
     for node in ast.walk(tree) if tree else ():
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            if min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) == first_line:
-                return node
+        if isinstance(node, ast.FunctionDef) and node.name == name and _first_line(node) == first_line:
+            return node
     return None
+
+
+def _first_line(function: ast.FunctionDef) -> int:
+    return min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
 
 
 @cache

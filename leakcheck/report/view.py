@@ -251,7 +251,8 @@ def _finding_details(group: Sequence[Finding]) -> list[str]:
         at = first.file if first.line is None else f"{first.file}:{first.line}"
         details.append(f"at: {at}" + (f" in {first.module}" if first.module else ""))
     if first.chain:
-        details.append("chain: " + " -> ".join(first.chain))
+        details.append("chain:")
+        details.extend(f"-> {step}" for step in first.chain)
     if first.witness:
         facts = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in first.witness.items())
         details.append("witness: " + ", ".join(facts))
