@@ -3,11 +3,13 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import torch
 import transformers
+from torch import nn
 
 from leakcheck import __version__
 from leakcheck.auditing import leaks, method1_v3
@@ -18,6 +20,7 @@ from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, SubjectInfo
 from leakcheck.subjects.load import load
 from leakcheck.subjects.subject import Subject
 
+_SMALL = 2_000_000  # parameters
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 
 
@@ -30,9 +33,14 @@ def audit(subject: str | Subject, settings: Settings | None = None, *, progress:
         NothingChecked: there is no pair of positions to compare.
     """
     settings = settings or Settings()
-    started = time.perf_counter()
     if isinstance(subject, str):
         subject = load(subject, seq_len=settings.seq_len)
+    with _threads_for(subject.model):
+        return _audit(subject, settings, progress)
+
+
+def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> AuditResult:
+    started = time.perf_counter()
     configurations = matrix(subject, settings)
     default = default_configuration(subject, configurations)
     examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=settings.seed)
@@ -84,6 +92,18 @@ def audit(subject: str | Subject, settings: Settings | None = None, *, progress:
             "seconds": round(time.perf_counter() - started, 2),
         },
     )
+
+
+@contextmanager
+def _threads_for(model: nn.Module) -> Iterator[None]:
+    """One thread for a small model: handing its operations to several costs more than they do."""
+    threads = torch.get_num_threads()
+    if sum(parameter.numel() for parameter in model.parameters()) < _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _controls(examined: Sequence[Examined]) -> tuple[Control, ...]:

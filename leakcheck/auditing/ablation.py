@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from itertools import product
 
-from leakcheck.auditing.examine import Examined, Examiner
-from leakcheck.checkpoints import source
+from leakcheck.auditing.examine import Examined, blame, configuration_verdict
+from leakcheck.checkpoints import plan_for, source
 from leakcheck.checkpoints.method1_v3 import Method1Plan
+from leakcheck.checkpoints.reading import Reading
 from leakcheck.config import Configuration
-from leakcheck.findings import AblationRow, Checkpoint, ClaimVerdict, Location, SafetyCheck, Verdict
+from leakcheck.findings import AblationRow, ClaimVerdict, Location, SafetyCheck, Verdict, worst
+from leakcheck.probes.probe import Prober
 from leakcheck.subjects.subject import Subject
 
 # The configuration field that takes each check away.
@@ -40,26 +42,33 @@ def ablate(
         checks = dict(zip(SWITCHES, on, strict=True))
         assert subject.rebuild is not None
         model = subject.rebuild({SWITCHES[name]: value for name, value in checks.items()})
-        examiner = Examiner(model, seq=seq, vocab_size=subject.vocab_size, seed=seed)
+        prober = Prober(model, plan_for, seq=seq, vocab_size=subject.vocab_size, seed=seed, each_gradient=False)
         for configuration in configurations:
             step("ablation " + (" ".join(name for name, value in checks.items() if value) or "without any check"))
-            examined = examiner.examine(configuration)
-            rows.append(
-                AblationRow(
-                    configuration=configuration.id,
-                    checks=checks,
-                    paths=examined.result.paths,
-                    output_delta=examined.result.output_delta,
-                    first_leak=_in_words(examined.first_leak),
-                )
-            )
+            rows.append(_row(prober, configuration, checks))
     return tuple(rows)
 
 
-def _in_words(leak: Checkpoint | None) -> str | None:
+def _row(prober: Prober, configuration: Configuration, checks: dict[str, bool]) -> AblationRow:
+    probed = prober.probe(configuration)
+    verdicts = blame(probed.readings, leaks=configuration_verdict(probed) is Verdict.LEAK)
+    blamed = [(reading, verdict) for (reading, _), verdict in zip(probed.readings, verdicts, strict=True)]
+    leaks = [reading for reading, verdict in blamed if verdict is Verdict.LEAK]
+    first = min(leaks, key=lambda reading: (reading.layer or 0, reading.stage.number), default=None)
+    return AblationRow(
+        configuration=configuration.id,
+        checks=checks,
+        paths={path: worst(v for reading, v in blamed if reading.path == path) for path in prober.plan.paths},
+        output_delta=probed.logits.output,
+        first_leak=_in_words(first),
+    )
+
+
+def _in_words(leak: Reading | None) -> str | None:
     if leak is None:
         return None
-    return f"stage {leak.stage}, {leak.path} path, layer {leak.layer}: {leak.function}"
+    function = source.qualified_name(leak.code)
+    return f"stage {leak.stage.number}, {leak.path} path, layer {leak.layer}: {function}"
 
 
 def load_bearing(rows: Sequence[AblationRow], check: str) -> bool:

@@ -1,7 +1,7 @@
 """Examine one model under one configuration: probes and lineage side by side, a verdict for every checkpoint."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -9,7 +9,7 @@ from leakcheck.checkpoints import plan_for
 from leakcheck.checkpoints.reading import Reading
 from leakcheck.config import Configuration
 from leakcheck.findings import Checkpoint, ConfigurationResult, Verdict, WorstCase, worst
-from leakcheck.lineage.trace import Lineage, Passed, trace
+from leakcheck.lineage.trace import Key, Lineage, Passed, trace
 from leakcheck.probes.probe import Decided, Probed, Prober
 
 
@@ -69,7 +69,8 @@ class Examiner:
             padded_queries=probed.padded_queries,
             padded_queries_moved=probed.logits.padded,
         )
-        return Examined(configuration, probed, lineage, result, checkpoints)
+        # The readings hold the tensors of a whole forward, which nothing after this needs.
+        return Examined(configuration, replace(probed, readings=()), lineage, result, checkpoints)
 
 
 def configuration_verdict(probed: Probed) -> Verdict:
@@ -116,23 +117,23 @@ def _checkpoints(
         key = (reading.stage.number, reading.path, reading.layer)
         measured.setdefault(key, []).append((decided, verdict))
     order = sorted(lineage.stages, key=lambda key: (key[0], key[1] != "standard", -1 if key[2] is None else key[2]))
-    return tuple(_checkpoint(configuration, lineage.stages[key], measured.get(key, ())) for key in order)
+    return tuple(_checkpoint(configuration, key, lineage.stages[key], measured.get(key, ())) for key in order)
 
 
 def _checkpoint(
-    configuration: Configuration, passed: Passed, measured: Sequence[tuple[Decided, Verdict]]
+    configuration: Configuration, key: Key, passed: Passed, measured: Sequence[tuple[Decided, Verdict]]
 ) -> Checkpoint:
-    reading, location = passed.reading, passed.location
+    location = passed.location
     decided = [d for d, _ in measured]
     local = [d.local for d in decided if d.local is not None]
     moved: list[WorstCase] = [d.worst for d in decided if d.worst is not None]
     return Checkpoint(
-        stage=reading.stage.number,
-        phase=reading.stage.phase,
-        path=reading.path,
-        layer=reading.layer,
+        stage=key[0],
+        phase=passed.stage.phase,
+        path=key[1],
+        layer=key[2],
         configuration=configuration.id,
-        module=reading.module,
+        module=passed.module,
         function=location.function,
         file=location.file,
         lines=location.lines,
@@ -148,6 +149,6 @@ def _checkpoint(
         worst_case=max(moved, key=lambda case: case.delta, default=None),
         verdict=worst(v for _, v in measured),
         library=passed.library,
-        title=reading.stage.title,
+        title=passed.stage.title,
         note="; ".join(passed.notes),
     )

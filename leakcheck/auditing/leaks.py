@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from leakcheck import codes
 from leakcheck.auditing.examine import Examined
-from leakcheck.checkpoints import source
-from leakcheck.findings import Checkpoint, Finding, Location, Verdict, WorstCase
+from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
 from leakcheck.subjects.subject import Subject
 
 
@@ -103,7 +102,7 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
         ("recompute", codes.RECOMPUTE_LEAK, recompute),
     ):
         if first is not None:
-            inside = _inside(examined, first)
+            inside = examined.lineage.stages[first.stage, first.path, first.layer].inside
             found.append(
                 context.finding(
                     code,
@@ -130,14 +129,6 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
             context.finding(codes.FUTURE_DEPENDENCE, Verdict.LEAK, examined, message, witness=witness, **place)
         )
     return found
-
-
-def _inside(examined: Examined, leak: Checkpoint) -> Location:
-    """The function that a stage calls, which is where its leak is; the stage's own lines where it is no call."""
-    reading = examined.lineage.stages[leak.stage, leak.path, leak.layer].reading
-    if reading.call is not None and reading.call.code is not reading.code:
-        return source.locate(reading.call.code)
-    return Location(leak.function, leak.file, leak.lines, leak.operation)
 
 
 def _handed_on(examined: Examined, to: Checkpoint) -> tuple[str, ...]:

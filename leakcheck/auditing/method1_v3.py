@@ -10,9 +10,7 @@ from leakcheck.checkpoints.method1_v3 import Method1Plan
 from leakcheck.checkpoints.reading import Plan
 from leakcheck.config import Configuration
 from leakcheck.findings import AblationRow, Conclusion, Fidelity, PathStatistics, SafetyCheck
-from leakcheck.lineage.fidelity import fidelity
 from leakcheck.lineage.statistics import statistics
-from leakcheck.subjects import running
 from leakcheck.subjects.subject import Subject
 
 
@@ -61,7 +59,7 @@ def judge(
         statistics=statistics(whole.lineage, ablation.acted(whole)),
         safety_checks=checks,
         ablation=rows,
-        fidelity=_fidelity(examined, plan, default, seq),
+        fidelity=_fidelity(examined, default),
         conclusions=conclusions(examined, checks, rows, control),
     )
 
@@ -74,10 +72,7 @@ def _ablation_configurations(whole: Examined, configurations: Sequence[Configura
     return chosen
 
 
-def _fidelity(examined: Sequence[Examined], plan: Method1Plan, default: Configuration, seq: int) -> Fidelity | None:
+def _fidelity(examined: Sequence[Examined], default: Configuration) -> Fidelity | None:
     """Under the default configuration, or the first in which the re-mask acts."""
-    for e in sorted(examined, key=lambda e: e.configuration != default):
-        found = fidelity(e.lineage, plan, running.valid_positions(e.configuration, seq))
-        if found is not None:
-            return found
-    return None
+    ordered = sorted(examined, key=lambda e: e.configuration != default)
+    return next((e.lineage.fidelity for e in ordered if e.lineage.fidelity is not None), None)

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from leakcheck.auditing.examine import Examiner
+from leakcheck.auditing.examine import configuration_verdict
+from leakcheck.checkpoints import plan_for
 from leakcheck.config import Configuration
 from leakcheck.findings import Verdict, worst
 from leakcheck.probes import precision
+from leakcheck.probes.probe import Prober
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import Subject
 
@@ -44,15 +46,16 @@ def compare(
     step: Callable[[str], None],
 ) -> Parity:
     """Audit the control under every configuration, and compare one-layer logits under the default one."""
-    examiner = Examiner(_control(subject.model), seq=seq, vocab_size=subject.vocab_size, seed=seed)
+    control = _control(subject.model)
+    prober = Prober(control, plan_for, seq=seq, vocab_size=subject.vocab_size, seed=seed, each_gradient=False)
     verdicts = []
     for configuration in configurations:
         step(f"LLaMA control {configuration.id}")
-        verdicts.append(examiner.examine(configuration).result.verdict)
+        verdicts.append(configuration_verdict(prober.probe(configuration)))
 
     assert subject.rebuild is not None
     single = subject.rebuild({"num_hidden_layers": 1})
-    delta = _difference(single, _control(single), examiner.prober.batches(default)[0].tokens[:1], default)
+    delta = _difference(single, _control(single), prober.batches(default)[0].tokens[:1], default)
     return Parity(worst(verdicts), delta, default.id)
 
 

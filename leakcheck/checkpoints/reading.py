@@ -29,8 +29,8 @@ class Reading:
     """What one forward showed at a stage.
 
     `code` and `node` are where it stands in the source. `tensors` were seen there; a control-flow stage has none and
-    only counts its `runs`. `replay` runs the stage again on other inputs and returns the same tensors. `call` is the
-    call whose arguments the stage passes.
+    only counts its `runs`. `run` runs the stage again on other `inputs`, `pick` takes the tensors out of what it
+    returns; readings of one call share its `run`. `call` is the call whose arguments the stage passes.
     """
 
     stage: Stage
@@ -43,7 +43,8 @@ class Reading:
     call: Call | None = None
     tensors: tuple[torch.Tensor, ...] = ()
     inputs: Any = None
-    replay: Callable[[Any], Iterable[torch.Tensor]] | None = None
+    run: Callable[[Any], Any] | None = None
+    pick: Callable[[Any], Iterable[torch.Tensor]] = tuple
     span: tuple[int, int] = (0, 0)
     replayed_layer: int | None = None
     note: str = ""
@@ -51,6 +52,11 @@ class Reading:
     @property
     def key(self) -> tuple[int, str, int | None, int | None, str]:
         return self.stage.number, self.path, self.layer, self.replayed_layer, self.module
+
+    def replay(self, inputs: Any) -> tuple[torch.Tensor, ...]:
+        """The tensors that the stage gives on other inputs."""
+        assert self.run is not None
+        return tuple(self.pick(self.run(inputs)))
 
     def encloses(self, other: "Reading") -> bool:
         """Whether `other` happens inside this stage; of two readings of one call the later stage is inside."""
@@ -89,7 +95,8 @@ def of_call(call: Call, pick: Callable[[Any, Axes], tuple[torch.Tensor, ...]], a
         call=call,
         tensors=pick(call.result, axes),
         inputs=call.arguments,
-        replay=lambda arguments: pick(call.run(arguments), axes),
+        run=call.run,
+        pick=lambda result: pick(result, axes),
         span=call.span,
         **place,
     )
@@ -103,7 +110,8 @@ def of_arguments(
         call=call,
         tensors=pick(call.arguments, axes),
         inputs=call.arguments,
-        replay=lambda arguments: pick(arguments, axes),
+        run=lambda arguments: arguments,
+        pick=lambda result: pick(result, axes),
         span=call.span,
         **place,
     )
@@ -116,22 +124,23 @@ def of_statement(visit: Visit, statement: ast.stmt, output: ast.expr, axes: Axes
     """
     loaded = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)} & visit.before.keys()
     filename = visit.call.code.co_filename
-    run = compile(ast.Module([statement], []), filename, "exec")
+    body = compile(ast.Module([statement], []), filename, "exec")
     value = compile(ast.fix_missing_locations(ast.Expression(output)), filename, "eval")
     scope = visit.call.function.__globals__
 
     def either(result: Any) -> tuple[torch.Tensor, ...]:
         return hidden_tensors(result, axes) + pairwise_tensors(result, axes)
 
-    def replay(inputs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+    def run(inputs: dict[str, Any]) -> Any:
         names = {**visit.before, **inputs}
-        exec(run, scope, names)
-        return either(eval(value, scope, names))
+        exec(body, scope, names)
+        return eval(value, scope, names)
 
     return Reading(
         tensors=either(eval(value, scope, dict(visit.after))),
         inputs={name: visit.before[name] for name in sorted(loaded)},
-        replay=replay,
+        run=run,
+        pick=either,
         span=visit.span,
         **place,
     )

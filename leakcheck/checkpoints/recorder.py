@@ -6,6 +6,7 @@ Built on `sys.settrace`, so nothing in the subject is patched and the line numbe
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any
 
@@ -178,8 +179,8 @@ def record(
 
 def position_in(frame: FrameType) -> Position | None:
     """Where `frame` is now: the source range of the expression that its current instruction belongs to."""
-    positions = list(frame.f_code.co_positions())
-    line, end_line, column, end_column = positions[frame.f_lasti // 2]
+    instruction = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
+    line, end_line, column, end_column = next(instruction)
     if line is None:
         return None
     return line, end_line or line, column or 0, end_column or 0

@@ -54,9 +54,13 @@ def position_of(node: ast.stmt | ast.expr) -> Position:
 
 def statement_at(code: CodeType, position: Position | None) -> ast.stmt | None:
     """The innermost statement of `code`'s function that contains `position`."""
-    function, best = syntax_of(code), None
-    if function is None or position is None:
-        return None
+    function = syntax_of(code)
+    return None if function is None or position is None else _statement(function, position)
+
+
+@cache
+def _statement(function: ast.FunctionDef, position: Position) -> ast.stmt | None:
+    best: ast.stmt | None = None
     for node in ast.walk(function):
         if not isinstance(node, ast.stmt) or node is function:
             continue
@@ -71,7 +75,12 @@ def statement_at(code: CodeType, position: Position | None) -> ast.stmt | None:
 def call_at(code: CodeType, position: Position | None) -> ast.Call | None:
     """The call expression that is exactly at `position`."""
     function = syntax_of(code)
-    for node in ast.walk(function) if function else ():
+    return None if function is None or position is None else _call(function, position)
+
+
+@cache
+def _call(function: ast.FunctionDef, position: Position) -> ast.Call | None:
+    for node in ast.walk(function):
         if isinstance(node, ast.Call) and position_of(node) == position:
             return node
     return None

@@ -1,13 +1,15 @@
 """How far the re-mask moves the weights that it masks: a softmax of probabilities flattens them."""
 
+from collections.abc import Sequence
+
 import torch
 
 from leakcheck.checkpoints.method1_v3 import Method1Plan
+from leakcheck.checkpoints.reading import Reading
 from leakcheck.findings import Fidelity
-from leakcheck.lineage.trace import Lineage
 
 
-def fidelity(lineage: Lineage, plan: Method1Plan, valid: torch.Tensor) -> Fidelity | None:
+def fidelity(readings: Sequence[Reading], plan: Method1Plan, valid: torch.Tensor) -> Fidelity | None:
     """Total variation distance between stored and re-masked weights, `0.5 * sum |after - before|` per query row.
 
     Rows of padded queries (`valid` `[seq]` is false) are left out. `None` where the re-mask did not act.
@@ -16,7 +18,7 @@ def fidelity(lineage: Lineage, plan: Method1Plan, valid: torch.Tensor) -> Fideli
         return None
     worst, distances = -1.0, []
     where: tuple[int | None, int | None, int | None] = (None, None, None)
-    for reading in lineage.readings:
+    for reading in readings:
         if reading.stage.number != 12 or not reading.runs or not reading.tensors:
             continue
         before = reading.inputs[plan.nodes.remasked.id].float()  # [batch, heads, query, key]

@@ -11,10 +11,11 @@ from torch import nn
 from leakcheck.checkpoints import source
 from leakcheck.checkpoints.axes import Axes
 from leakcheck.checkpoints.method1_v3 import Method1Plan
-from leakcheck.checkpoints.reading import Plan, Reading
+from leakcheck.checkpoints.reading import STANDARD, Plan, Reading, Stage
 from leakcheck.checkpoints.recorder import Call, Recording, record
 from leakcheck.config import Configuration
-from leakcheck.findings import Location
+from leakcheck.findings import Fidelity, Location
+from leakcheck.lineage.fidelity import fidelity
 from leakcheck.lineage.masks import Op, OpLog, describe
 from leakcheck.subjects import running
 
@@ -23,10 +24,16 @@ Key = tuple[int, str, int | None]  # stage, path, layer
 
 @dataclass
 class Passed:
-    """What the lineage of one stage, path and layer showed."""
+    """What the lineage of one stage, path and layer showed.
 
-    reading: Reading
+    `inside` is the function that the stage calls, or the stage's own lines where it is no call.
+    """
+
+    stage: Stage
+    module: str
+    code: CodeType
     location: Location
+    inside: Location
     runs: int = 0
     passes: tuple[str, ...] = ()
     library: Location | None = None
@@ -62,18 +69,21 @@ class Lineage:
     recompute_applications: tuple[Application, ...]
     foreign_masks: tuple[str, ...]
     length_checks: int
-    readings: tuple[Reading, ...]
     call_depth: dict[str, int]
+    fidelity: Fidelity | None
 
 
 def trace(model: nn.Module, plan: Plan, configuration: Configuration, token_ids: torch.Tensor) -> Lineage:
-    """Run `token_ids` `[batch, seq]` once under `configuration` and read off the lineage. Cost: one forward."""
+    """Run `token_ids` `[batch, seq]` once under `configuration` and read off the lineage. Cost: one forward.
+
+    Nothing of the forward is kept: neither tensors nor frames.
+    """
     log = OpLog()
     with running.configured(model, configuration), torch.no_grad(), log:
         _, recording = record(lambda: running.forward(model, token_ids, configuration), **plan.watch())
     readings = plan.readings(recording, Axes(*token_ids.shape))
     if not isinstance(plan, Method1Plan):
-        return Lineage(_stages(readings, set()), (), (), (), (), 0, tuple(readings), {})
+        return Lineage(_stages(readings, set()), (), (), (), (), 0, {}, None)
 
     made = recording.of(plan.update_mask)
     masks = [call.result for call in made if isinstance(call.result, torch.Tensor)]
@@ -87,7 +97,7 @@ def trace(model: nn.Module, plan: Plan, configuration: Configuration, token_ids:
         if key[0] == 2 and origins:
             passed.library = origins[-1].location
         if key[0] == 8:
-            passed.library = acting[0].location if acting else _definition(passed.reading)
+            passed.library = acting[0].location if acting else passed.inside
             if not acting:
                 passed.notes.append("no mask acts here")
     return Lineage(
@@ -95,10 +105,10 @@ def trace(model: nn.Module, plan: Plan, configuration: Configuration, token_ids:
         origins=origins,
         standard_applications=tuple(acting),
         recompute_applications=tuple(a for a in applications if a.code is plan.precomputed),
-        foreign_masks=_foreign(stages, family),
+        foreign_masks=_foreign(readings, family),
         length_checks=_length_checks(plan, recording),
-        readings=tuple(readings),
-        call_depth=_call_depth(stages),
+        call_depth=_call_depth(readings),
+        fidelity=fidelity(readings, plan, running.valid_positions(configuration, token_ids.shape[1])),
     )
 
 
@@ -108,8 +118,15 @@ def _stages(readings: list[Reading], family: set[int]) -> dict[Key, Passed]:
         key = (reading.stage.number, reading.path, reading.layer)
         passed = stages.get(key)
         if passed is None:
+            location = source.locate(reading.code, reading.node)
+            called = reading.call is not None and reading.call.code is not reading.code
             passed = stages[key] = Passed(
-                reading, source.locate(reading.code, reading.node), passes=_passes(reading, family)
+                stage=reading.stage,
+                module=reading.module,
+                code=reading.code,
+                location=location,
+                inside=source.locate(reading.call.code) if reading.call and called else location,
+                passes=_passes(reading, family),
             )
         passed.runs += reading.runs
         if reading.note and reading.note not in passed.notes:
@@ -192,26 +209,22 @@ def _returns_none(call: Call) -> bool:
     return False
 
 
-def _definition(reading: Reading) -> Location | None:
-    return source.locate(reading.call.code) if reading.call else None
-
-
 def _kernels(plan: Method1Plan, recording: Recording) -> set[CodeType]:
     """The functions in which the parent class applies its mask: itself, or the kernels that it calls."""
     called = {c.code for c in recording.calls if c.parent is not None and c.parent.code is plan.parent_forward}
     return called | {plan.parent_forward}
 
 
-def _foreign(stages: dict[Key, Passed], family: set[int]) -> tuple[str, ...]:
+def _foreign(readings: list[Reading], family: set[int]) -> tuple[str, ...]:
     """Mask arguments that are not from the generation call, in words."""
     foreign = []
-    for (number, _, _), passed in stages.items():
-        call = passed.reading.call
-        if number < 5 or call is None:
+    for reading in readings:
+        if reading.call is None or reading.stage.number < 5:
             continue
-        for name, value in call.arguments.items():
+        for name, value in reading.call.arguments.items():
             if "attention_mask" in name and isinstance(value, torch.Tensor) and id(value) not in family:
-                foreign.append(f"{name} at {passed.location.file}:{passed.location.lines[0]}")
+                place = source.locate(reading.code, reading.node)
+                foreign.append(f"{name} at {place.file}:{place.lines[0]}")
     return tuple(dict.fromkeys(foreign))
 
 
@@ -224,16 +237,16 @@ def _length_checks(plan: Method1Plan, recording: Recording) -> int:
     return sum(visit.lines == (node.lineno, node.end_lineno) for visit in visits)
 
 
-def _call_depth(stages: dict[Key, Passed]) -> dict[str, int]:
+def _call_depth(readings: list[Reading]) -> dict[str, int]:
     depth: dict[str, int] = {}
-    for (number, path, _), passed in stages.items():
-        call = passed.reading.call
+    for reading in readings:
+        call, number = reading.call, reading.stage.number
         if call is None or number < 5:
             continue
-        if (path == "standard") != (number <= 8):  # the weights that 5 to 8 return are not a call of the replay
+        if (reading.path == STANDARD) != (number <= 8):  # the weights that 5 to 8 return are no call of the replay
             continue
         length = 0
         while call is not None:
             length, call = length + 1, call.parent
-        depth[path] = max(depth.get(path, 0), length)
+        depth[reading.path] = max(depth.get(reading.path, 0), length)
     return depth

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -56,37 +57,37 @@ class Batch:
     def axes(self) -> Axes:
         return Axes(*self.tokens.shape)
 
-    @property
+    @cached_property
     def past(self) -> torch.Tensor:
         """Boolean `[rows, seq]`: positions before the row's cut, where nothing may move; padding left out."""
         return self._changed & self._before & self.valid
 
-    @property
+    @cached_property
     def past_padding(self) -> torch.Tensor:
         """Boolean `[rows, seq]`: padded positions before the cut, which may see anything and are counted apart."""
         return self._changed & self._before & ~self.valid
 
-    @property
+    @cached_property
     def future(self) -> torch.Tensor:
         """Boolean `[rows, seq]`: positions at or after the row's cut."""
         return self._changed & ~self._before
 
-    @property
+    @cached_property
     def source(self) -> torch.Tensor:
         """Integer `[rows, seq]`: the batch row whose values a stage's own input takes when it is measured locally."""
         return torch.where(self._before, torch.tensor(BASE), self.whole[:, None])
 
-    @property
+    @cached_property
     def covered_pairs(self) -> torch.Tensor:
         """Boolean `[seq, seq]`: some row changed the input at the second position and was measured at the first."""
         changed = (self.tokens != self.tokens[BASE]) | (self.scale != self.scale[BASE])  # [rows, seq]
         return self.past.float().T @ changed.float() > 0
 
-    @property
+    @cached_property
     def _before(self) -> torch.Tensor:
         return torch.arange(self.tokens.shape[1]) < self.cut[:, None]
 
-    @property
+    @cached_property
     def _changed(self) -> torch.Tensor:
         return (self.cut < self.tokens.shape[1])[:, None]
 

@@ -117,7 +117,7 @@ def measure(
         replace(_moves(r, batch), gradient=future, gradient_scale=every)
         for r, (future, every) in zip(rows, gradients, strict=True)
     ]
-    local = [_local(reading, batch) for reading in readings]
+    local = _locals(readings, batch)
     last = int(batch.valid.nonzero()[-1])
     return Measurement(
         logits=moved[0],
@@ -165,16 +165,15 @@ def planted_local(readings: Sequence[Reading], batch: Batch, plant_at: int) -> f
     """The local delta of a stage to whose output a leak is added; `None` when no stage returns hidden states."""
     axes = batch.axes
     for reading in reversed(readings):
-        replay = reading.replay
-        if replay is None or any(axes.pairwise(tensor) for tensor in reading.tensors):
+        if reading.run is None or any(axes.pairwise(tensor) for tensor in reading.tensors):
             continue
 
-        def planted(inputs: Any, replay: Callable = replay) -> list[torch.Tensor]:
-            rows = _rows(list(replay(inputs)), axes).clone()
+        def planted(result: Any, pick: Callable = reading.pick) -> list[torch.Tensor]:
+            rows = _rows(tuple(pick(result)), axes).clone()
             rows[:, plant_at] += 1e-3 * rows[:, plant_at + 1]
             return [rows]
 
-        moves = _local(replace(reading, replay=planted), batch)
+        (moves,) = _locals([replace(reading, pick=planted)], batch)
         return moves[0] if moves else None
     return None
 
@@ -194,20 +193,22 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _moves(rows: torch.Tensor, batch: Batch) -> Deltas:
+    rows = rows.detach()
     distance = _distance(rows, rows[BASE])  # [batch, seq, features]
     largest = distance.amax(-1)  # [batch, seq]
+    allowed = largest.masked_fill(~batch.future, 0.0).max().item()
     past = largest.masked_fill(~batch.past, 0.0)
-    index = int(past.argmax())
-    row, position = divmod(index, past.shape[1])
-    output = past[row, position].item()
-    worst = None
-    if output > 0:
-        channel = int(distance[row, position].argmax())
-        worst = WorstCase(int(batch.cut[row]), position, channel, batch.draws[row], output)
-    padded = (largest.masked_fill(~batch.past_padding, 0.0) > 0).any(0)
-    allowed = largest.masked_fill(~batch.future, 0.0)
+    output = past.max().item()
+    padded = 0
+    if not batch.valid.all():
+        padded = int((largest.masked_fill(~batch.past_padding, 0.0) > 0).any(0).sum())
+    if not output:
+        return Deltas(allowed=allowed, padded=padded)
+    row, position = divmod(int(past.argmax()), past.shape[1])
+    channel = int(distance[row, position].argmax())
+    worst = WorstCase(int(batch.cut[row]), position, channel, batch.draws[row], output)
     relative = (distance / _scale(rows)).amax(-1).masked_fill(~batch.past, 0.0).max().item()
-    return Deltas(output, allowed.max().item(), relative=relative, padded=int(padded.sum()), worst=worst)
+    return Deltas(output, allowed, relative=relative, padded=padded, worst=worst)
 
 
 def _scale(rows: torch.Tensor) -> torch.Tensor:
@@ -215,7 +216,7 @@ def _scale(rows: torch.Tensor) -> torch.Tensor:
 
     By channel, since one large logit must not make the rounding of all others look large.
     """
-    values = rows.detach().abs()
+    values = rows.abs()
     return values.masked_fill(~(values < _BLOCKING), 0.0).amax((0, 1)).clamp(min=_TINY)
 
 
@@ -254,14 +255,29 @@ def _largest(value: torch.Tensor, leaves: Sequence[torch.Tensor], future: torch.
 
 
 @torch.no_grad()
-def _local(reading: Reading, batch: Batch) -> tuple[float, float] | None:
-    """Run the stage on inputs whose past rows are the base's and whose future rows are another sequence's.
+def _locals(readings: Sequence[Reading], batch: Batch) -> list[tuple[float, float] | None]:
+    """Run each stage on inputs whose past rows are the base's and whose future rows are another sequence's.
 
-    Returns the largest move of a past position, and in units of its channel's largest value. `None` where the stage
-    cannot be run again: it was watched once, and may have changed a state that it depends on.
+    Returns for each the largest move of a past position, and in units of its channel's largest value. `None` where the
+    stage cannot be run again: it was watched once, and may have changed a state that it depends on. Readings of the
+    same call share one run.
     """
-    if reading.replay is None:
-        return None
+    results: dict[Any, Any] = {}
+    moves: list[tuple[float, float] | None] = []
+    for reading in readings:
+        if reading.run is not None and reading.run not in results:
+            results[reading.run] = _run_patched(reading, batch)
+        result = results.get(reading.run)
+        tensors = () if result is None else tuple(reading.pick(result))
+        if not tensors:
+            moves.append(None)
+            continue
+        moved = _moves(_rows(tensors, batch.axes), batch)
+        moves.append((moved.output, moved.relative))
+    return moves
+
+
+def _run_patched(reading: Reading, batch: Batch) -> Any:
     axes, source = batch.axes, batch.source
 
     def patch(leaf: Any) -> Any:
@@ -269,12 +285,8 @@ def _local(reading: Reading, batch: Batch) -> tuple[float, float] | None:
             return leaf
         return axes.patch(leaf.detach(), source)
 
-    inputs = pytree.tree_map(patch, reading.inputs)
+    assert reading.run is not None
     try:
-        tensors = list(reading.replay(inputs))
+        return reading.run(pytree.tree_map(patch, reading.inputs))
     except Exception:  # the user's own code, out of its context
         return None
-    if not tensors:
-        return None
-    moved = _moves(_rows(tensors, axes), batch)
-    return moved.output, moved.relative

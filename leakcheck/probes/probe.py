@@ -67,15 +67,26 @@ class Probed:
 
 
 class Prober:
-    """Probes one model under any number of configurations; keeps its float64 copy."""
+    """Probes one model under any number of configurations; keeps its float64 copy.
+
+    With `each_gradient` a leak is followed by one backward pass for each tensor; without it they share one gradient.
+    """
 
     def __init__(
-        self, model: nn.Module, plan_for: Callable[[nn.Module], Plan], *, seq: int, vocab_size: int, seed: int
+        self,
+        model: nn.Module,
+        plan_for: Callable[[nn.Module], Plan],
+        *,
+        seq: int,
+        vocab_size: int,
+        seed: int,
+        each_gradient: bool = True,
     ):
         self.model = model
         self.plan_for = plan_for
         self.plan = plan_for(model)
         self.seq, self.vocab_size, self.seed = seq, vocab_size, seed
+        self.each_gradient = each_gradient
         self.sizes = {size for parameter in model.parameters() for size in parameter.shape}
 
     @cached_property
@@ -141,7 +152,10 @@ class Prober:
                 if single[0].by_rows:
                     double = [measure.measure_rows(model, batch, configuration) for batch in work]
                 else:
-                    double = [measure.measure(model, plan, batch, configuration, each_gradient=True) for batch in work]
+                    double = [
+                        measure.measure(model, plan, batch, configuration, each_gradient=self.each_gradient)
+                        for batch in work
+                    ]
         except Exception as error:  # whatever a float32-only kernel raises; the suspicion then stays one
             reason = f"not decided in float64: {type(error).__name__}: {error}".splitlines()[0]
             return _Outcome(single, None, reason)

@@ -95,7 +95,7 @@ def test_every_line_says_what_its_stage_says(model):
     for (stage, _, _), passed in stages_of(model).items():
         function, text = SAYS[stage]
         first, last = passed.location.lines
-        path = passed.reading.code.co_filename
+        path = passed.code.co_filename
         lines = " ".join(" ".join(linecache.getline(path, n).strip() for n in range(first, last + 1)).split())
         assert text in lines
         assert text in passed.location.operation
@@ -159,7 +159,7 @@ def test_every_reading_runs_again_bit_for_bit(model, configuration):
     with torch.no_grad(), running.configured(model, configuration):
         _, recording = record(lambda: running.forward(model, tokens(), configuration), **plan.watch())
         for reading in plan.readings(recording, Axes(BATCH, SEQ)):
-            if reading.replay is None:
+            if reading.run is None:
                 assert reading.tensors == ()
                 continue
             again = tuple(reading.replay(reading.inputs))

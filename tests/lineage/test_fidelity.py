@@ -6,7 +6,6 @@ import torch
 
 from leakcheck.checkpoints import plan_for
 from leakcheck.config import Configuration
-from leakcheck.lineage.fidelity import fidelity
 from leakcheck.lineage.trace import trace
 from leakcheck.subjects import running
 from tests import models
@@ -50,7 +49,7 @@ def test_distance_by_hand(mask):
     tokens = torch.randint(VOCAB, (7, SEQ), generator=torch.Generator().manual_seed(0))
     valid = running.valid_positions(configuration, SEQ)
     plan = plan_for(model)
-    found = fidelity(trace(model, plan, configuration, tokens), plan, valid)
+    found = trace(model, plan, configuration, tokens).fidelity
 
     first, second, _ = (distances(w, valid.numpy()) for w in stored_weights(model, tokens, configuration))
     replays = {0: first, 1: second}  # layer 1 replays layer 0, layer 2 replays both
@@ -66,5 +65,4 @@ def test_nothing_to_say_where_the_remask_did_not_act():
     plan = plan_for(plan_and_model)
     configuration = Configuration("eager", "none", "eval")
     tokens = torch.randint(VOCAB, (7, SEQ), generator=torch.Generator().manual_seed(0))
-    lineage = trace(plan_and_model, plan, configuration, tokens)
-    assert fidelity(lineage, plan, torch.ones(SEQ, dtype=torch.bool)) is None
+    assert trace(plan_and_model, plan, configuration, tokens).fidelity is None
