@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from leakcheck import codes
 from leakcheck.auditing.examine import Examined
 from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
+from leakcheck.lineage.trace import Passed
 from leakcheck.subjects.subject import Subject
 
 
@@ -93,7 +94,7 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
                 module=standard.module,
                 file=origin.location.file,
                 line=origin.location.lines[0],
-                chain=(*origin.chain, *_handed_on(examined, standard)),
+                chain=(*origin.chain, *_passed(examined, standard).chain),
                 witness=witness,
             )
         )
@@ -102,7 +103,7 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
         ("recompute", codes.RECOMPUTE_LEAK, recompute),
     ):
         if first is not None:
-            inside = examined.lineage.stages[first.stage, first.path, first.layer].inside
+            inside = _passed(examined, first).inside
             found.append(
                 context.finding(
                     code,
@@ -113,7 +114,7 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
                     module=first.module,
                     file=inside.file,
                     line=inside.lines[0],
-                    chain=_handed_on(examined, first),
+                    chain=_passed(examined, first).chain,
                     witness=context.witness(first.worst_case) or witness,
                 )
             )
@@ -131,15 +132,8 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
     return found
 
 
-def _handed_on(examined: Examined, to: Checkpoint) -> tuple[str, ...]:
-    """The stages of the same path and layer up to `to`, each with its line and the mask that it passes."""
-    first = 5 if to.path == "standard" or to.stage < 9 else 9
-    steps = [
-        c
-        for c in examined.checkpoints
-        if c.path == to.path and c.layer == to.layer and first <= c.stage <= to.stage and c.passes
-    ]
-    return tuple(f"{c.file}:{c.lines[0]} in {c.function}: {', '.join(c.passes)}" for c in steps)
+def _passed(examined: Examined, stage: Checkpoint) -> Passed:
+    return examined.lineage.stages[stage.stage, stage.path, stage.layer]
 
 
 def _dead(examined: Examined, context: _Context) -> list[Finding]:

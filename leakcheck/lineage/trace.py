@@ -26,7 +26,8 @@ Key = tuple[int, str, int | None]  # stage, path, layer
 class Passed:
     """What the lineage of one stage, path and layer showed.
 
-    `inside` is the function that the stage calls, or the stage's own lines where it is no call.
+    `inside` is the function that the stage calls, or the stage's own lines where it is no call; `chain` are the call
+    sites that lead there.
     """
 
     stage: Stage
@@ -34,6 +35,7 @@ class Passed:
     code: CodeType
     location: Location
     inside: Location
+    chain: tuple[str, ...]
     runs: int = 0
     passes: tuple[str, ...] = ()
     library: Location | None = None
@@ -126,6 +128,7 @@ def _stages(readings: list[Reading], family: set[int]) -> dict[Key, Passed]:
                 code=reading.code,
                 location=location,
                 inside=source.locate(reading.call.code) if reading.call and called else location,
+                chain=_chain(reading.call, family),
                 passes=_passes(reading, family),
             )
         passed.runs += reading.runs
@@ -135,14 +138,21 @@ def _stages(readings: list[Reading], family: set[int]) -> dict[Key, Passed]:
 
 
 def _passes(reading: Reading, family: set[int]) -> tuple[str, ...]:
-    """The arguments of the stage's call that are the mask, by identity or derivation; `=None` where there is none.
+    """What the stage hands on that is the mask; a statement hands on the names that it reads."""
+    call = reading.call
+    if call is not None:
+        if reading.stage.number == 2 and isinstance(call.result, torch.Tensor) and id(call.result) in family:
+            return ("returns the mask",)
+        return _handed_on(call, family)
+    inputs = reading.inputs or {}
+    return tuple(name for name, value in inputs.items() if isinstance(value, torch.Tensor) and id(value) in family)
+
+
+def _handed_on(call: Call, family: set[int]) -> tuple[str, ...]:
+    """The arguments of a call that are the mask, by identity or derivation; `=None` where there is none.
 
     A `None` has no identity: it is listed for a parameter that is called a mask.
     """
-    call = reading.call
-    if call is None:  # a statement: the names that it reads
-        inputs = reading.inputs or {}
-        return tuple(name for name, value in inputs.items() if isinstance(value, torch.Tensor) and id(value) in family)
     passes = []
     expressions = _expressions(call)
     for name, value in call.arguments.items():
@@ -152,9 +162,18 @@ def _passes(reading: Reading, family: set[int]) -> tuple[str, ...]:
             passes.append(f"{name}=None")
         elif not family and isinstance(value, torch.Tensor) and "mask" in name:
             passes.append(name)
-    if isinstance(call.result, torch.Tensor) and id(call.result) in family and reading.stage.number == 2:
-        return ("returns the mask",)
     return tuple(passes)
+
+
+def _chain(call: Call | None, family: set[int]) -> tuple[str, ...]:
+    """The call sites from the outermost watched function down to `call`, each with what it hands on."""
+    steps: list[str] = []
+    while call is not None and call.parent is not None:
+        site = source.locate(call.parent.code, source.statement_at(call.parent.code, call.position))
+        said = ", ".join(_handed_on(call, family)) or site.operation
+        steps.insert(0, f"{site.file}:{site.lines[0]} in {site.function}: {said}")
+        call = call.parent
+    return tuple(steps)
 
 
 def _expressions(call: Call) -> dict[str, str]:

@@ -68,7 +68,7 @@ def sections(result: AuditResult) -> list[Section]:
             fidelity_section(result.fidelity) if result.fidelity else None,
             conclusion_section(result.conclusions) if result.conclusions else None,
             data_flow_section(checkpoints),
-            finding_section(result.findings) if result.findings else None,
+            finding_section(result.findings, len(result.configurations)) if result.findings else None,
             control_section(result.controls) if result.controls else None,
         )
         if section
@@ -230,23 +230,28 @@ def conclusion_section(conclusions: Sequence[Conclusion]) -> Section:
     return Section("Conclusions", (), Table(("#", "verdict", "claim"), rows, details_in=2))
 
 
-def finding_section(findings: Sequence[Finding]) -> Section:
+def finding_section(findings: Sequence[Finding], configurations: int) -> Section:
     """Findings that are the same but for the configuration become one, with the first one's witness."""
     groups: dict[tuple, list[Finding]] = {}
     for finding in findings:
         key = (finding.code, finding.verdict, finding.policy, finding.file, finding.line, finding.message)
         groups.setdefault(key, []).append(finding)
     rows = tuple(
-        Row((group[0].code, verdict(group[0].verdict), group[0].message), tuple(_finding_details(group)))
+        Row(
+            (group[0].code, verdict(group[0].verdict), group[0].message), tuple(_finding_details(group, configurations))
+        )
         for group in groups.values()
     )
     return Section("Findings", (), Table(("code", "verdict", "finding"), rows, details_in=2))
 
 
-def _finding_details(group: Sequence[Finding]) -> list[str]:
+def _finding_details(group: Sequence[Finding], configurations: int) -> list[str]:
     first = group[0]
     ids = list(dict.fromkeys(finding.configuration for finding in group))
-    details = [f"{first.policy}, {counted(len(ids), 'configuration')}: {', '.join(ids)}"]
+    if len(ids) == configurations > 1:
+        details = [f"{first.policy}, all {counted(len(ids), 'configuration')}"]
+    else:
+        details = [f"{first.policy}, {counted(len(ids), 'configuration')}: {', '.join(ids)}"]
     if first.file:
         at = first.file if first.line is None else f"{first.file}:{first.line}"
         details.append(f"at: {at}" + (f" in {first.module}" if first.module else ""))

@@ -79,7 +79,7 @@ def test_headline_of_a_missed_control_does_not_call_the_measurement_clean():
 def test_findings_that_differ_in_the_configuration_only_become_one():
     first, second = future_finding("a"), future_finding("b")
     other = replace(first, line=99)
-    table = view.finding_section((first, other, second)).table
+    table = view.finding_section((first, other, second), 24).table
     assert table is not None
     assert [row.details[0] for row in table.rows] == ["causal, 2 configurations: a, b", "causal, 1 configuration: a"]
 
