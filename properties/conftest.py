@@ -1,6 +1,9 @@
 """Hypothesis profiles: `dev` while writing, `ci` for every change, `soak` for a long night (`--hypothesis-profile`)."""
 
+import torch
 from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)  # the models are tiny
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]  # an example is a model that is built and probed
 

@@ -147,15 +147,13 @@ class Prober:
             return _Outcome(single, single, "")
         model, plan = self._double
         configured = running.configured(model, configuration, recompute_context=precision.float64)
+        each = self.each_gradient and any(_has_gradient(measurement) for measurement in single)
         try:
             with configured, precision.float64():
                 if single[0].by_rows:
                     double = [measure.measure_rows(model, batch, configuration) for batch in work]
                 else:
-                    double = [
-                        measure.measure(model, plan, batch, configuration, each_gradient=self.each_gradient)
-                        for batch in work
-                    ]
+                    double = [measure.measure(model, plan, batch, configuration, each_gradient=each) for batch in work]
         except Exception as error:  # whatever a float32-only kernel raises; the suspicion then stays one
             reason = f"not decided in float64: {type(error).__name__}: {error}".splitlines()[0]
             return _Outcome(single, None, reason)
@@ -232,6 +230,10 @@ class _Outcome:
         double = self.double or self.single
         pairs = zip(self.single, double, strict=True)
         return all(precision.is_rounding(one.twin_delta, two.twin_delta, two.size) for one, two in pairs)
+
+
+def _has_gradient(measured: Measurement) -> bool:
+    return any(d.gradient for d in (measured.logits, *(deltas for _, deltas in measured.readings)))
 
 
 def _suspicious(measured: Measurement) -> bool:
