@@ -73,8 +73,9 @@ def _defence_in_depth(checks: Sequence[SafetyCheck], ablation: Sequence[Ablation
     if not ablation:
         return ClaimVerdict.NOT_APPLICABLE, "the subject has no switches for its safety checks, so none was taken away"
     whole = [row for row in ablation if all(row.checks.values())]
-    if all(Verdict.LEAK in row.paths.values() for row in whole):
-        return ClaimVerdict.REFUTED, f"it leaks with all three checks in place under {whole[0].configuration}"
+    leaking = [row.configuration for row in whole if Verdict.LEAK in row.paths.values()]
+    if leaking:
+        return ClaimVerdict.REFUTED, f"it leaks with all three checks in place under {leaking[0]}"
     alone = [c.id for c in checks if c.load_bearing]
     idle = [c.id for c in checks if not c.load_bearing]
     if alone:

@@ -34,11 +34,11 @@ class Deltas:
 
     output: float = 0.0
     allowed: float = 0.0
+    relative: float = 0.0  # the largest move of a past position in units of its channel's largest value
     gradient: float = 0.0
+    gradient_scale: float = 0.0  # the largest gradient with respect to any embedding
     local: float | None = None
     local_relative: float = 0.0  # as `relative`, of the local move
-    relative: float = 0.0  # the largest move of a past position in units of its channel's largest value
-    gradient_scale: float = 0.0  # the largest gradient with respect to any embedding
     padded: int = 0  # padded positions that moved
     worst: WorstCase | None = None
 
@@ -208,7 +208,7 @@ def _moves(rows: torch.Tensor, batch: Batch) -> Deltas:
     channel = int(distance[row, position].argmax())
     worst = WorstCase(int(batch.cut[row]), position, channel, batch.draws[row], output)
     relative = (distance / _scale(rows)).amax(-1).masked_fill(~batch.past, 0.0).max().item()
-    return Deltas(output, allowed, relative=relative, padded=padded, worst=worst)
+    return Deltas(output, allowed, relative, padded=padded, worst=worst)
 
 
 def _scale(rows: torch.Tensor) -> torch.Tensor:

@@ -26,10 +26,7 @@ _COUPLING = 1e-3
 
 @dataclass(frozen=True)
 class Decided:
-    """Deltas after float64 has spoken: what was rounding is zero here and kept in `rounding`.
-
-    `confirmed` is false where float64 could not be run: a delta that nothing confirms is a suspicion.
-    """
+    """Deltas after float64 has spoken: what was rounding is zero here, and an output's is kept in `rounding`."""
 
     output: float
     relative: float
@@ -38,7 +35,6 @@ class Decided:
     rounding: float
     padded: int
     worst: WorstCase | None
-    confirmed: bool = True
 
     @property
     def moved(self) -> bool:
@@ -259,7 +255,6 @@ def _decided(single: Sequence[Deltas], double: Sequence[Deltas] | None) -> Decid
         rounding=0.0 if output else one.output,
         padded=one.padded,
         worst=two.worst if output else None,
-        confirmed=double is not None,
     )
 
 
