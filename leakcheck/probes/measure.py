@@ -1,6 +1,7 @@
 """Measure one batch: how far past positions move end to end, by gradient, and locally, at every checkpoint."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,8 @@ from leakcheck.probes.draws import BASE, PAST, TWIN, Batch
 from leakcheck.probes.tap import tapped
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import input_embedding
+
+Within = Callable[[], AbstractContextManager]
 
 _BLOCKING = 1e30  # masks block with values beyond this; they are no measure of the size of activations
 _TINY = 1e-30  # stands for the size of a channel that is zero throughout
@@ -80,8 +83,11 @@ def measure(
     *,
     plant_at: int | None = None,
     each_gradient: bool = False,
+    within: Within = nullcontext,
 ) -> Measurement:
     """Run `batch` once under `configuration` (which the model is already in) and measure everything.
+
+    The subject's code runs inside `within()`, ours does not.
 
     One backward pass of all tensors together shows whether any has a gradient towards the future; only with
     `each_gradient` is it then told which. Until then every tensor is given the joint gradient.
@@ -95,7 +101,8 @@ def measure(
     with torch.enable_grad(), tapped(input_embedding(model), batch.scale, plant_at=plant_at) as tap:
 
         def run() -> torch.Tensor:
-            return running.forward(model, batch.tokens, configuration)
+            with within():
+                return running.forward(model, batch.tokens, configuration)
 
         random_state = torch.get_rng_state()
         if plan is None:
@@ -117,7 +124,7 @@ def measure(
         replace(_moves(r, batch), gradient=future, gradient_scale=every)
         for r, (future, every) in zip(rows, gradients, strict=True)
     ]
-    local = _locals(readings, batch)
+    local = _locals(readings, batch, within)
     last = int(batch.valid.nonzero()[-1])
     return Measurement(
         logits=moved[0],
@@ -135,7 +142,12 @@ def measure(
 
 
 def measure_rows(
-    model: nn.Module, batch: Batch, configuration: Configuration, *, plant_at: int | None = None
+    model: nn.Module,
+    batch: Batch,
+    configuration: Configuration,
+    *,
+    plant_at: int | None = None,
+    within: Within = nullcontext,
 ) -> Measurement:
     """The deltas of the logits alone, each row run by itself from the same random state.
 
@@ -145,7 +157,7 @@ def measure_rows(
     rows = []
     for tokens, scale in zip(batch.tokens, batch.scale, strict=True):
         torch.manual_seed(0)
-        with torch.no_grad(), tapped(input_embedding(model), scale[None], plant_at=plant_at):
+        with torch.no_grad(), tapped(input_embedding(model), scale[None], plant_at=plant_at), within():
             rows.append(running.forward(model, tokens[None], configuration)[0])
     logits = torch.stack(rows)  # [batch, seq, vocab]
     last = int(batch.valid.nonzero()[-1])
@@ -173,7 +185,7 @@ def planted_local(readings: Sequence[Reading], batch: Batch, plant_at: int) -> f
             rows[:, plant_at] += 1e-3 * rows[:, plant_at + 1]
             return [rows]
 
-        (moves,) = _locals([replace(reading, pick=planted)], batch)
+        (moves,) = _locals([replace(reading, pick=planted)], batch, nullcontext)
         return moves[0] if moves else None
     return None
 
@@ -255,7 +267,7 @@ def _largest(value: torch.Tensor, leaves: Sequence[torch.Tensor], future: torch.
 
 
 @torch.no_grad()
-def _locals(readings: Sequence[Reading], batch: Batch) -> list[tuple[float, float] | None]:
+def _locals(readings: Sequence[Reading], batch: Batch, within: Within) -> list[tuple[float, float] | None]:
     """Run each stage on inputs whose past rows are the base's and whose future rows are another sequence's.
 
     Returns for each the largest move of a past position, and in units of its channel's largest value. `None` where the
@@ -266,7 +278,7 @@ def _locals(readings: Sequence[Reading], batch: Batch) -> list[tuple[float, floa
     moves: list[tuple[float, float] | None] = []
     for reading in readings:
         if reading.run is not None and reading.run not in results:
-            results[reading.run] = _run_patched(reading, batch)
+            results[reading.run] = _run_patched(reading, batch, within)
         result = results.get(reading.run)
         tensors = () if result is None else tuple(reading.pick(result))
         if not tensors:
@@ -277,7 +289,7 @@ def _locals(readings: Sequence[Reading], batch: Batch) -> list[tuple[float, floa
     return moves
 
 
-def _run_patched(reading: Reading, batch: Batch) -> Any:
+def _run_patched(reading: Reading, batch: Batch, within: Within) -> Any:
     axes, source = batch.axes, batch.source
 
     def patch(leaf: Any) -> Any:
@@ -286,7 +298,9 @@ def _run_patched(reading: Reading, batch: Batch) -> Any:
         return axes.patch(leaf.detach(), source)
 
     assert reading.run is not None
+    inputs = pytree.tree_map(patch, reading.inputs)
     try:
-        return reading.run(pytree.tree_map(patch, reading.inputs))
+        with within():
+            return reading.run(inputs)
     except Exception:  # the user's own code, out of its context
         return None

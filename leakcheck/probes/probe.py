@@ -145,11 +145,16 @@ class Prober:
         configured = running.configured(model, configuration, recompute_context=precision.float64)
         each = self.each_gradient and any(_has_gradient(measurement) for measurement in single)
         try:
-            with configured, precision.float64():
+            with configured:
                 if single[0].by_rows:
-                    double = [measure.measure_rows(model, batch, configuration) for batch in work]
+                    double = [
+                        measure.measure_rows(model, batch, configuration, within=precision.float64) for batch in work
+                    ]
                 else:
-                    double = [measure.measure(model, plan, batch, configuration, each_gradient=each) for batch in work]
+                    double = [
+                        measure.measure(model, plan, batch, configuration, each_gradient=each, within=precision.float64)
+                        for batch in work
+                    ]
         except Exception as error:  # whatever a float32-only kernel raises; the suspicion then stays one
             reason = f"not decided in float64: {type(error).__name__}: {error}".splitlines()[0]
             return _Outcome(single, None, reason)
@@ -165,8 +170,9 @@ class Prober:
             return True
         batch = next(b for b in work if (worst.draw, worst.cut) in zip(b.draws, b.cut.tolist(), strict=True))
         model, _ = self._double
-        with running.configured(model, configuration), precision.float64():
-            alone = measure.measure_rows(model, batch.only(worst.draw, worst.cut), configuration)
+        pair = batch.only(worst.draw, worst.cut)
+        with running.configured(model, configuration):
+            alone = measure.measure_rows(model, pair, configuration, within=precision.float64)
         return not precision.is_rounding(0.0, alone.logits.relative, 1.0)
 
     def _independent(self, measured: Measurement, batch: Batch, configuration: Configuration) -> bool:
