@@ -95,7 +95,7 @@ def test_a_leak_is_found(name):
     assert brute_force(model, pair.mode) > 1e-11
     assert found.logits.output > 1e-11
     assert found.logits.relative > 0
-    assert found.logits.confirmed
+    assert not found.unconfirmed
     assert found.logits.worst is not None
     assert found.logits.worst.position < found.logits.worst.cut
     assert all(control.caught for control in found.controls)
