@@ -70,7 +70,6 @@ class Measurement:
     past_effect: float
     twin_delta: float
     size: float  # the largest logit
-    random: bool  # whether the forward drew random numbers, which differ from row to row
     by_rows: bool  # whether each row ran by itself
     base_logits: torch.Tensor  # [seq, vocab]
 
@@ -104,13 +103,11 @@ def measure(
             with within():
                 return running.forward(model, batch.tokens, configuration)
 
-        random_state = torch.get_rng_state()
         if plan is None:
             logits, readings = run(), []
         else:
             logits, recording = record(run, **plan.watch())
             readings = [r for r in plan.readings(recording, axes) if r.tensors]
-    random = not torch.equal(random_state, torch.get_rng_state())
     if logits.shape[:2] != batch.tokens.shape:
         raise SubjectCrash(
             f"logits have shape {list(logits.shape)}, expected [batch, seq, vocab] of {list(batch.tokens.shape)}"
@@ -135,7 +132,6 @@ def measure(
         past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
         twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
         size=logits[BASE].detach().abs().max().item(),
-        random=random,
         by_rows=False,
         base_logits=logits[BASE].detach(),
     )
@@ -167,7 +163,6 @@ def measure_rows(
         past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
         twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
         size=logits[BASE].abs().max().item(),
-        random=False,  # the same for every row
         by_rows=True,
         base_logits=logits[BASE],
     )

@@ -176,9 +176,7 @@ class Prober:
         return not precision.is_rounding(0.0, alone.logits.relative, 1.0)
 
     def _independent(self, measured: Measurement, batch: Batch, configuration: Configuration) -> bool:
-        """Whether no random number is drawn, and the base row alone gives what it and its twin give in the batch."""
-        if measured.random:
-            return False
+        """Whether the base row alone gives what it and its twin give in the batch."""
         with torch.no_grad(), tapped(input_embedding(self.model), batch.scale[:1]):
             alone = running.forward(self.model, batch.tokens[:1], configuration)[0]  # [seq, vocab]
         difference = (alone - measured.base_logits)[batch.valid].abs().max().item()
