@@ -50,6 +50,7 @@ def test_a_causal_subject_holds_the_gate(run, tmp_path) -> None:
     assert {c["stage"] for c in report["checkpoints"]} == set(range(1, 15))
     assert all(c["output_delta"] == 0 and c["gradient_delta"] == 0 and c["local_delta"] == 0 for c in measured)
     assert all(c["caught"] for c in report["controls"])
+    assert "the logits equal LLaMA's" in next(c["evidence"] for c in report["conclusions"] if c["id"] == "C5")
     assert "measured clean, not proven" in out
     assert (tmp_path / "a.md").read_text().startswith("#")
 
@@ -69,6 +70,13 @@ def test_the_published_subject_leaks_and_says_where(run, tmp_path) -> None:
     assert finding["file"] == "transformers/masking_utils.py"
     verdicts = {c["id"]: c["verdict"] for c in report["conclusions"]}
     assert verdicts["C2"] == verdicts["C5"] == "REFUTED"
+    evidence = {c["id"]: c["evidence"] for c in report["conclusions"]}
+    assert "leaks with all three checks in place under sdpa/none/eval" in evidence["C3"]
+    assert "the logits differ from LLaMA's" in evidence["C5"]
+    born, handed_on = finding["chain"][2], finding["chain"][3:]
+    assert born.startswith("transformers/masking_utils.py:")
+    assert len(handed_on) == 4  # model, layer, attention, parent class
+    assert all(step.endswith("attention_mask=None") for step in handed_on)
     assert "LC201" in out
 
 
