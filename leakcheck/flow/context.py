@@ -1,0 +1,34 @@
+"""What a rule may ask for besides its operands, and how it may change the program's course."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from leakcheck.flow.reports import Reports
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What a rule returns to have the program go on with another result than the op's own."""
+
+    result: Any
+    labels: Any
+
+
+@dataclass(frozen=True)
+class Context:
+    """For rules that need more than their operands: they take it as `context`."""
+
+    result: Any  # what the op returned
+    reports: Reports
+    name: str
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_of(item)

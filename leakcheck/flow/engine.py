@@ -1,0 +1,221 @@
+"""The dispatch mode: runs every op, then its rule on the labels.
+
+Where an op has no rule its decomposition into other ops is run for its labels. Where that does not exist either, its
+outputs get HOLE labels, and the op is reported: unknown never means fine.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import leakcheck.flow.rules  # noqa: F401  (registers the rules)
+from leakcheck.flow.context import Context, Instead, tensors_of
+from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, Labels, join
+from leakcheck.flow.operand import Operand
+from leakcheck.flow.registry import Rule, rule_for
+from leakcheck.flow.reports import Reports
+from leakcheck.flow.storage import Mirror
+
+# Arguments that say where and as what to store a result: they change no dependence.
+_STORING = frozenset({"out", "dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What the schema says of an op, looked up once."""
+
+    name: str
+    rule: Rule | None
+    view: bool
+    random: bool
+    pointwise: bool
+    unreturned: tuple[tuple[int, str], ...]  # arguments that are written but not returned: position, name
+    mutates: bool
+    decomposition: Callable[..., Any] | None
+
+
+class Flow(TorchDispatchMode):
+    """Keeps labels beside every tensor while it is active.
+
+    `watch`, if set, is called after every op that has labels to compute, for provenance.
+    """
+
+    supports_higher_order_operators = True
+    strict = False  # tests want to see a rule fail
+
+    def __init__(self, mirror: Mirror, reports: Reports):
+        super().__init__()
+        self.mirror, self.reports = mirror, reports
+        self.ops = 0
+        self.busy = False
+        self.watch: Callable[[str, Callable[[], Any], list[Operand], list[Tensor]], None] | None = None
+        self._plans: dict[Any, _Plan] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        self.ops += 1
+        plan = self._plans.get(func)
+        if plan is None:
+            plan = self._plans[func] = _plan(func)
+        if plan.view:
+            return func(*args, **kwargs)
+        nested, self.busy = self.busy, True
+        try:
+            return self._run(plan, func, args, kwargs)
+        finally:
+            self.busy = nested
+
+    def _run(self, plan: _Plan, func: Any, args: tuple, kwargs: dict) -> Any:
+        rule = plan.rule
+        operands: list[Operand] = []
+        rowwise, soft = (rule.rowwise, rule.soft) if rule else (plan.pointwise, False)
+
+        def operand(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                made = Operand(value, self.mirror, rowwise=rowwise, soft=soft)
+                operands.append(made)
+                return made
+            if isinstance(value, (list, tuple)):
+                return [operand(item) for item in value]
+            return value
+
+        given = [operand(value) for value in args]
+        named = {name: operand(value) for name, value in kwargs.items() if name not in _STORING}
+        if plan.mutates:
+            for x in operands:  # the op overwrites values that labels may rest on
+                if x.known and not all(other.known for other in operands):
+                    x.freeze()
+
+        decomposed = None
+        known = all(x.known for x in operands)
+        if not known and rule is None and not plan.pointwise and plan.decomposition is not None:
+            decomposed = self._decomposed(plan, args, kwargs)
+        result = func(*args, **kwargs)
+        outputs = list(tensors_of(result))
+
+        def apply() -> Any:
+            if rule is not None:
+                if rule.context:
+                    return rule.function(*given, **named, context=Context(result, self.reports, plan.name))
+                return rule.function(*given, **named)
+            if decomposed is not None:
+                return decomposed
+            if plan.pointwise:
+                labels = join(*(x.labels for x in operands))
+                return join(labels, Labels.full((), GENERIC)) if plan.random else labels
+            return self._unknown(plan, operands)
+
+        labels = (GENERIC if plan.random else KNOWN) if known else self._guarded(plan, apply)
+        if isinstance(labels, Instead):
+            result, labels = labels.result, labels.labels
+            outputs = list(tensors_of(result))
+        if self.watch is not None and not known:
+            self.watch(plan.name, apply, operands, outputs)
+        self._store(outputs, labels, operands, plan, args, kwargs)
+        return result
+
+    def _guarded(self, plan: _Plan, apply: Callable[[], Any]) -> Any:
+        """A rule that fails is a hole, not a crash of the subject."""
+        if self.strict:
+            return apply()
+        try:
+            return apply()
+        except Exception as error:  # whatever an unforeseen call made a rule raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.reports.hole(plan.name, "rule failed", f"the rule for this op cannot handle the call ({reason})")
+            return HOLE
+
+    def _unknown(self, plan: _Plan, operands: Sequence[Operand]) -> int:
+        highest = max(x.labels.settled().highest for x in operands)
+        if highest < 0:
+            return GENERIC
+        self.reports.hole(plan.name, "op without a rule", "every output may depend on every input of the op")
+        return HOLE
+
+    def _decomposed(self, plan: _Plan, args: tuple, kwargs: dict) -> list[Labels] | None:
+        """Labels by running the op's parts; `None` where they cannot be run."""
+        assert plan.decomposition is not None
+        kept = {name: value for name, value in kwargs.items() if name != "out"}
+        try:
+            with self:
+                parts = plan.decomposition(*args, **kept)
+        except (NotImplementedError, RuntimeError, TypeError):
+            return None
+        return [self.mirror.read(part) for part in tensors_of(parts)]
+
+    def _store(
+        self, outputs: list[Tensor], labels: Any, operands: Sequence[Operand], plan: _Plan, args: tuple, kwargs: dict
+    ) -> None:
+        several = list(labels) if isinstance(labels, (list, tuple)) else [labels] * len(outputs)
+        inputs = {id(x.value.untyped_storage()) for x in operands} if not plan.mutates else ()
+        for output, each in zip(outputs, several, strict=False):
+            if id(output.untyped_storage()) in inputs:
+                continue  # a view, though the schema does not say so
+            if isinstance(each, int):
+                each = Labels.full(output.shape, each)
+            elif each.shape != output.shape:
+                each = each.expand(output.shape)
+            self.mirror.write(output, each)
+        for output in outputs[len(several) :]:
+            self.mirror.write(output, Labels.full(output.shape, self._unknown(plan, operands)))
+        for position, name in plan.unreturned:
+            value = args[position] if position < len(args) else kwargs.get(name)
+            for tensor in tensors_of(value):
+                highest = max((x.labels.settled().highest for x in operands), default=KNOWN)
+                self.mirror.write(tensor, Labels.full(tensor.shape, max(highest, KNOWN)))
+
+
+def _plan(func: Any) -> _Plan:
+    schema = getattr(func, "_schema", None)
+    if schema is None:  # a higher-order op
+        name = f"higher_order::{func.name()}"
+        return _Plan(name, rule_for(name, ""), False, False, False, (), False, None)
+    returned = [r.alias_info for r in schema.returns]
+    view = any(a is not None and not a.is_write for a in returned)
+    names = {frozenset(a.before_set) for a in returned if a is not None}
+    written = [
+        (i, a.name, a.alias_info.before_set)
+        for i, a in enumerate(schema.arguments)
+        if a.alias_info is not None and a.alias_info.is_write
+    ]
+    tags = func.tags
+    rule = rule_for(schema.name, schema.overload_name)
+    return _Plan(
+        name=schema.name,
+        rule=rule,
+        view=view and rule is None,
+        random=torch.Tag.nondeterministic_seeded in tags,
+        pointwise=torch.Tag.pointwise in tags or _functional_is_pointwise(schema),
+        unreturned=tuple((i, name) for i, name, aliases in written if frozenset(aliases) not in names),
+        mutates=bool(written),
+        decomposition=_decomposition(func, schema),
+    )
+
+
+def _functional(schema: Any) -> Any:
+    """The functional op of an in-place or out= one; `None` if there is none."""
+    namespace, _, base = schema.name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), base.removesuffix("_"), None)
+    overload = schema.overload_name.removesuffix("_out")
+    overload = "default" if overload in ("", "out") else overload
+    return getattr(packet, overload, None)
+
+
+def _functional_is_pointwise(schema: Any) -> bool:
+    functional = _functional(schema)
+    return functional is not None and torch.Tag.pointwise in functional.tags
+
+
+def _decomposition(func: Any, schema: Any) -> Callable[..., Any] | None:
+    if torch.Tag.nondeterministic_seeded in func.tags:
+        return None
+    found = decomposition_table.get(func)
+    if found is not None and not any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments):
+        return found
+    functional = _functional(schema)
+    return decomposition_table.get(functional) if functional is not None else None

@@ -1,0 +1,206 @@
+"""The label algebra: what rules are written in.
+
+A label says which input an element can depend on. Labels are small integers, joined by `max`:
+
+    ZERO < BLOCKED < KNOWN < GENERIC < 0, 1, 2, ... (labels of inputs) < HOLE
+
+ZERO: known to be zero. BLOCKED: a constant so low that softmax gives it no weight. KNOWN: depends on no input and no
+parameter, so its value in this run is its value in every run. GENERIC: depends on parameters, value not assumed (a
+zero-initialised gate is no zero). HOLE: an op without a rule was in the way; nothing is known. A *soft* label belongs
+to a score that a finite mask value such as -1e4 was added to: softmax takes it for blocked, everything else sees the
+label beneath.
+
+An element may also have an owner (`selection.py`): it sits in a slot whose position depends on the tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakcheck.flow import selection
+from leakcheck.flow.selection import Owners
+
+DTYPE = torch.int16
+ZERO, BLOCKED, KNOWN, GENERIC = -4, -3, -2, -1
+HOLE = 32_000
+LARGEST = 9_000  # the largest label of an input: soft labels need the room below
+_SOFT = 20_000  # a soft label is the label beneath, less this
+HARD_MASK, SOFT_MASK = -1e30, -1e3  # at or below: absorbs any score; blocks as long as scores stay above it
+
+_CONSTANTS: dict[int, Tensor] = {}
+
+
+class Labels:
+    """The labels of one tensor: a plane of integers of its shape, or one `uniform` label for all of it."""
+
+    __slots__ = ("_plane", "facts", "owners", "shape", "soft", "uniform")
+
+    def __init__(self, plane: Tensor, owners: Owners | None = None, soft: bool = False):
+        self._plane: Tensor | None = plane
+        self.shape = plane.shape
+        self.uniform: int | None = None
+        self.owners = owners
+        self.soft = soft  # whether any label is soft
+        self.facts: dict[str, Any] | None = None  # what routing rules know of the values as a whole
+
+    @classmethod
+    def full(cls, shape: Sequence[int], label: int) -> "Labels":
+        labels = cls.__new__(cls)
+        labels._plane, labels.shape, labels.uniform = None, torch.Size(shape), label
+        labels.owners, labels.soft, labels.facts = None, False, None
+        return labels
+
+    @property
+    def plane(self) -> Tensor:
+        """int16, of `shape`; expanded from one element where the labels are uniform."""
+        if self._plane is None:
+            assert self.uniform is not None
+            constant = _CONSTANTS.get(self.uniform)
+            if constant is None:
+                constant = _CONSTANTS[self.uniform] = torch.tensor(self.uniform, dtype=DTYPE)
+            self._plane = constant.expand(self.shape)
+        return self._plane
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no element depends on an input; decided without looking at a plane."""
+        return self.uniform is not None and self.uniform < 0
+
+    @property
+    def highest(self) -> int:
+        if self.uniform is not None:
+            return self.uniform
+        return int(self.hardened().plane.max()) if self.shape.numel() else KNOWN
+
+    def hardened(self) -> "Labels":
+        """Soft labels give way to the labels beneath."""
+        if not self.soft:
+            return self
+        return Labels(torch.where(self.plane < -_SOFT // 2, self.plane + _SOFT, self.plane), self.owners)
+
+    def is_soft(self) -> Tensor:
+        return self.plane < -_SOFT // 2
+
+    def softened(self, where: Tensor) -> "Labels":
+        """Soft labels where the mask is true and a label of an input or parameter stands."""
+        base = self.hardened()
+        plane = torch.where(where & (base.plane >= GENERIC) & (base.plane < HOLE), base.plane - _SOFT, base.plane)
+        return Labels(plane, base.owners, soft=True)
+
+    def settled(self) -> "Labels":
+        """Owners give way: an element of a slot takes on all that the slot could hold, and what decides that."""
+        if self.owners is None:
+            return self
+        base = self.hardened()
+        return Labels(torch.maximum(base.plane, self.owners.everything()))
+
+    def view(self, function: Callable[[Tensor], Tensor]) -> "Labels":
+        """Rearranged by a function that only moves elements (transpose, expand, a gather by fixed indices, ...)."""
+        owners = None if self.owners is None else self.owners.view(function)
+        if self.uniform is not None:
+            return Labels.full(function(torch.empty(self.shape, device="meta")).shape, self.uniform)
+        return Labels(function(self.plane), owners, self.soft)
+
+    def stating(self, **facts: Any) -> "Labels":
+        """The same labels with facts about the values as a whole, which hold until the storage is written."""
+        stated = Labels.full(self.shape, self.uniform) if self.uniform is not None else Labels(self.plane, self.owners, self.soft)
+        stated.facts = facts
+        return stated
+
+    def expand(self, shape: Sequence[int]) -> "Labels":
+        if self.shape == torch.Size(shape):
+            return self
+        if self.uniform is not None:
+            return Labels.full(shape, self.uniform)
+        owners = None if self.owners is None else self.owners.view(lambda t: t.expand(shape))
+        return Labels(self.plane.expand(shape), owners, self.soft)
+
+    def over(self, dims: Sequence[int] | int | None = None, *, keepdim: bool = False) -> "Labels":
+        """The join along `dims` (all of them for `None`), for a reduction. ZEROs alone stay ZERO."""
+        every = tuple(range(len(self.shape)))
+        dims = every if dims is None else (dims,) if isinstance(dims, int) else tuple(dims) or every
+        dims = tuple(sorted({d % len(self.shape) for d in dims})) if every else ()
+        shape = _reduced(self.shape, dims, keepdim)
+        if self.uniform is not None:
+            return Labels.full(shape, self.uniform if self.uniform != BLOCKED else KNOWN)
+        if not every:
+            return self
+        if any(self.shape[d] == 0 for d in dims):
+            return Labels.full(shape, KNOWN)
+        base = self.hardened()
+        plane = base.plane.amax(dims, keepdim=keepdim)
+        plane = torch.where(plane == BLOCKED, KNOWN, plane)
+        if base.owners is None:
+            return Labels(plane)
+        owners, clash = base.owners.over(dims, keepdim)
+        if clash is not None:
+            plane = torch.where(clash, base.settled().plane.amax(dims, keepdim=keepdim), plane)
+        return Labels(plane, owners)
+
+    def everywhere(self, shape: Sequence[int]) -> "Labels":
+        """Every element of a result of `shape` may depend on every element here."""
+        return Labels.full(shape, max(self.settled().highest, KNOWN))
+
+
+def _reduced(shape: torch.Size, dims: Sequence[int], keepdim: bool) -> list[int]:
+    return [1 if d in dims else s for d, s in enumerate(shape) if keepdim or d not in dims]
+
+
+def join(*several: Labels) -> Labels:
+    """Elementwise, with broadcasting: depends on all of them. No ZERO and no BLOCKED survives."""
+    return floor(highest(*several))
+
+
+def floor(labels: Labels) -> Labels:
+    """ZERO and BLOCKED give way to KNOWN."""
+    if labels.uniform is not None:
+        return labels if labels.uniform >= KNOWN else Labels.full(labels.shape, KNOWN)
+    base = labels.hardened()
+    return Labels(base.plane.clamp(min=KNOWN), base.owners)
+
+
+def highest(*several: Labels) -> Labels:
+    """Elementwise maximum with broadcasting: `join` for ops that give zero for zeros."""
+    result = several[0].hardened()
+    for other in several[1:]:
+        result = _highest_of_two(result, other.hardened())
+    return result
+
+
+def _highest_of_two(a: Labels, b: Labels) -> Labels:
+    if a.uniform is not None and b.uniform is not None:
+        return Labels.full(torch.broadcast_shapes(a.shape, b.shape), max(a.uniform, b.uniform))
+    shape = a.shape if a.shape == b.shape else torch.broadcast_shapes(a.shape, b.shape)
+    # What is uniformly constant adds nothing to labels that are none below it; to see that costs more than the max.
+    plane = torch.maximum(a.plane, b.plane)
+    if a.owners is None and b.owners is None:
+        return Labels(plane)
+    owners, clash = selection.meet(a.owners, b.owners, shape, a, b)
+    if clash is not None:
+        settled = torch.maximum(a.settled().plane, b.settled().plane)
+        plane = torch.where(clash, settled, plane)
+    return Labels(plane, owners)
+
+
+def select(condition: Tensor, yes: Labels, no: Labels) -> Labels:
+    """`yes` where the condition, a known boolean tensor, is true; `no` elsewhere."""
+    shape = torch.broadcast_shapes(condition.shape, yes.shape, no.shape)
+    if yes.uniform is not None and yes.uniform == no.uniform:
+        return Labels.full(shape, yes.uniform)
+    plane = torch.where(condition, yes.plane, no.plane)
+    owners = None
+    if yes.owners is not None or no.owners is not None:
+        owners = selection.choose(condition, yes.owners, no.owners, shape)
+    return Labels(plane.expand(shape), owners, yes.soft or no.soft)
+
+
+def zero_where(condition: Tensor, labels: Labels) -> Labels:
+    """ZERO where the known condition is true."""
+    return select(condition, Labels.full((), ZERO), labels)
+
+
+def dense(*several: Any) -> bool:
+    """Whether any of the labels depends on an input (or is not uniform)."""
+    return any(not labels.is_constant for labels in several)

@@ -1,0 +1,88 @@
+"""What a trace has to say besides labels: holes, soft masks, and loops that were run at their widest."""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+_FLOW = str(Path(__file__).parent)
+_TORCH = str(Path(torch.__file__).parent)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of code; `function` is what it stands in."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Hole:
+    """Where the proof ends. `kind` is "op without a rule", "opaque op" or "token-dependent control flow".
+
+    `carries` says in words what may cross here.
+    """
+
+    op: str
+    kind: str
+    carries: str
+    place: Place | None
+
+    def __str__(self) -> str:
+        where = f" at {self.place}" if self.place else ""
+        return f"{self.kind}: {self.op}{where}: {self.carries}"
+
+
+@dataclass(frozen=True)
+class SoftMask:
+    """A finite mask value that blocks only while scores stay above it.
+
+    `value` is the mask value, `margin` by how much the highest blocked score lies below the lowest row maximum (the weight
+    that it lets through is at most exp(-margin)).
+    """
+
+    value: float
+    margin: float
+    place: Place | None
+
+
+@dataclass
+class Reports:
+    holes: Counter[Hole] = field(default_factory=Counter)
+    soft_masks: dict[Place | None, SoftMask] = field(default_factory=dict)
+    widened: set[Place] = field(default_factory=set)
+
+    def hole(self, op: str, kind: str, carries: str) -> None:
+        self.hole_at(here(), op, kind, carries)
+
+    def hole_at(self, place: Place | None, op: str, kind: str, carries: str) -> None:
+        self.holes[Hole(op, kind, carries, place)] += 1
+
+    def soft_mask(self, value: float, margin: float) -> None:
+        place = here()
+        known = self.soft_masks.get(place)
+        if known is None or margin < known.margin:
+            self.soft_masks[place] = SoftMask(value, margin, place)
+
+
+def is_user_code(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return not (file.startswith((_FLOW, _TORCH, "<")))
+
+
+def here() -> Place | None:
+    """The innermost line outside torch and this package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not is_user_code(frame):
+        frame = frame.f_back
+    if frame is None:
+        return None
+    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)

@@ -1,0 +1,213 @@
+"""Reading and writing by index. By a known index elements only move; by any other it could be every element.
+
+Owners (see `selection.py`) come in with an index that a sort or a `nonzero` made, and fall off where elements are put
+back by the same one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakcheck.flow import labels as L
+from leakcheck.flow.labels import KNOWN, ZERO, Labels
+from leakcheck.flow.operand import Operand
+from leakcheck.flow.registry import rule
+from leakcheck.flow.rules import routing
+
+
+@rule("aten::embedding", "aten::_embedding_bag_rows", rowwise=True)
+def embedding(weight: Operand, index: Operand, *_: Any) -> Labels:
+    """`weight[index]`: `[rows, features]` by `[...]` gives `[..., features]`."""
+    return take_rows(weight, 0, index)
+
+
+@rule("aten::index_select", rowwise=True)
+def index_select(x: Operand, dim: int, index: Operand) -> Labels:
+    """`[..., rows, ...]` by `[n]` gives `[..., n, ...]`."""
+    if not x.dim():
+        return L.join(x.labels, index.labels.over())
+    return take_rows(x, dim, index)
+
+
+def take_rows(x: Operand, dim: int, index: Operand) -> Labels:
+    return advanced(x, [None] * (dim % x.dim()) + [index])
+
+
+@rule("aten::index.Tensor", "aten::_unsafe_index.Tensor", rowwise=True)
+def index(x: Operand, indices: Sequence[Operand | None]) -> Labels:
+    """`x[i, :, j]`, in numpy's manner."""
+    return advanced(x, list(indices))
+
+
+def advanced(x: Operand, indices: list[Operand | None]) -> Labels:
+    """By known indices: the element's own label. By labelled ones: theirs, joined with all that they could reach."""
+    given = [i for i in indices if i is not None]
+    if all(i.labels.uniform == KNOWN for i in given):
+        at = [None if i is None else i.value for i in indices]
+        return x.structure.view(lambda t: t[tuple(slice(None) if i is None else i for i in at)])
+    owned = routing.take(x, indices)
+    if owned is not None:
+        return owned
+    every = x.labels.settled()
+    dims = [d for d, i in enumerate(indices) if i is not None and i.value.dtype != torch.bool]
+    if len(dims) != len(given):  # a labelled boolean mask: which elements, and how many, depends on it
+        highest = max(every.highest, *(i.labels.settled().highest for i in given))
+        return Labels.full(_shape(x.value, indices), max(highest, KNOWN))
+    reach = every.over(dims, keepdim=True).plane.expand(x.shape)  # [*x.shape], equal along the indexed dims
+    zeros = [None if i is None else torch.zeros_like(i.value) for i in indices]
+    plane = reach[tuple(slice(None) if z is None else z for z in zeros)].clamp(min=KNOWN)
+    by_index = _index_labels(given)  # the broadcast shape of the indices
+    return Labels(torch.maximum(plane, _placed(by_index, plane, indices)))
+
+
+def _index_labels(given: Sequence[Operand]) -> Tensor:
+    planes = [i.labels.settled().plane for i in given]
+    shape = torch.broadcast_shapes(*(p.shape for p in planes))
+    result = planes[0].expand(shape)
+    for plane in planes[1:]:
+        result = torch.maximum(result, plane)
+    return result.clamp(min=KNOWN)
+
+
+def _placed(labels: Tensor, result: Tensor, indices: Sequence[Operand | None]) -> Tensor:
+    """Labels of the index shape, laid along the dims of the result that come from the indices."""
+    used = [d for d, i in enumerate(indices) if i is not None]
+    adjacent = used == list(range(used[0], used[-1] + 1))
+    first = used[0] if adjacent else 0
+    after = result.dim() - first - labels.dim()
+    return labels.reshape(*labels.shape, *(1,) * after)
+
+
+def _shape(value: Tensor, indices: Sequence[Operand | None]) -> torch.Size:
+    return value[tuple(slice(None) if i is None else i.value for i in indices)].shape
+
+
+@rule("aten::gather", rowwise=True)
+def gather(x: Operand, dim: int, index: Operand, *, sparse_grad: bool = False) -> Labels:
+    """`out[i, j] = x[index[i, j], j]` along dim 0, and so on."""
+    if not x.dim():
+        return L.join(x.labels, index.labels.over()).expand(index.shape)
+    if index.labels.uniform == KNOWN:
+        at = index.value
+        return x.structure.view(lambda t: t.gather(dim, at))
+    owned = routing.gather(x, dim, index)
+    if owned is not None:
+        return owned
+    reach = x.labels.settled().over(dim, keepdim=True).plane
+    slices = tuple(slice(0, n) if d != dim % x.dim() else slice(None) for d, n in enumerate(index.shape))
+    return L.join(Labels(reach[slices].expand(index.shape)), index.labels.settled())
+
+
+@rule("aten::take")
+def take(x: Operand, index: Operand) -> Labels:
+    """From the flattened tensor."""
+    if index.labels.uniform == KNOWN:
+        return x.structure.view(lambda t: t.take(index.value))
+    return L.join(x.labels.over().expand(index.shape), index.labels)
+
+
+@rule("aten::masked_select")
+def masked_select(x: Operand, mask: Operand, context: Any = None) -> Labels:
+    """By a known mask elements only move; else how many there are depends on it."""
+    if mask.labels.uniform == KNOWN:
+        keep = mask.value.expand(torch.broadcast_shapes(x.shape, mask.shape))
+        return x.structure.expand(keep.shape).view(lambda t: t[keep] if t.device.type != "meta" else context.result)
+    return L.join(x.labels.over(), mask.labels.over()).expand(context.result.shape)
+
+
+@rule("aten::slice_scatter", "aten::select_scatter", "aten::diagonal_scatter", "aten::as_strided_scatter", soft=True)
+def view_scatter(x: Operand, source: Operand, *args: Any, context: Any = None, **kwargs: Any) -> Labels:
+    """A copy with a part of it replaced."""
+    function = getattr(torch.ops.aten, context.name.partition("::")[2])
+    plane = function(x.structure.plane.contiguous(), source.structure.plane.contiguous(), *args, **kwargs)
+    return Labels(plane, soft=x.labels.soft or source.labels.soft)
+
+
+@rule("aten::scatter", "aten::scatter_add", "aten::scatter_reduce", rowwise=True)
+def scatter(x: Operand, dim: int, index: Operand, source: Any, *_: Any, context: Any = None, **kwargs: Any) -> Labels:
+    """`out[index[i, j], j] = source[i, j]` along dim 0; scatter_add and a reduction keep what was there."""
+    brought = source.structure if isinstance(source, Operand) else Labels.full((), ZERO if source == 0 else KNOWN)
+    replaces = context.name in ("aten::scatter", "aten::scatter_") and not _reduces(_, kwargs)
+    if not x.dim():
+        return L.join(x.labels, index.labels.over(), brought.over() if brought.shape else brought)
+    base = x.structure
+    if brought.shape:
+        brought = brought.view(lambda t: t[tuple(slice(0, n) for n in index.shape)])
+    brought = brought.expand(index.shape)
+    if index.labels.uniform == KNOWN:
+        if brought.owners is not None or base.owners is not None:
+            brought, base = brought.settled(), base.settled()
+        plane = base.plane.clone() if not base.plane.is_contiguous() else base.plane.contiguous().clone()
+        mode = plane.scatter if replaces else plane.scatter_reduce
+        if replaces:
+            return Labels(mode(dim, index.value, brought.plane.contiguous()))
+        return Labels(mode(dim, index.value, brought.plane.contiguous(), "amax"))
+    owned = routing.scatter_rows(x, dim, index, brought, replaces)
+    if owned is not None:
+        return owned
+    slices = L.join(index.labels.settled(), brought.settled()).over(dim, keepdim=True)
+    inside = tuple(slice(0, n) if d != dim % x.dim() else slice(None) for d, n in enumerate(index.shape))
+    plane = L.floor(base.settled()).plane.clone()
+    plane[inside] = torch.maximum(plane[inside], slices.plane)
+    return Labels(plane)
+
+
+def _reduces(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    return kwargs.get("reduce") is not None or any(isinstance(a, str) for a in args)
+
+
+@rule("aten::index_add", "aten::index_copy", "aten::index_reduce", rowwise=True)
+def index_rows(x: Operand, dim: int, index: Operand, source: Operand, *_: Any, context: Any = None, **__: Any) -> Labels:
+    """`out[index[i]] (+)= source[i]` along `dim`."""
+    keeps = "index_copy" not in context.name
+    return put(x, [None] * (dim % max(1, x.dim())) + [index], source, keeps=keeps)
+
+
+@rule("aten::index_fill", rowwise=True)
+def index_fill(x: Operand, dim: int, index: Operand, value: Any) -> Labels:
+    brought = value if isinstance(value, Operand) else None
+    label = ZERO if brought is None and value == 0 else KNOWN
+    return put(x, [None] * (dim % max(1, x.dim())) + [index], brought, keeps=False, otherwise=label)
+
+
+@rule("aten::index_put", "aten::_unsafe_index_put", "aten::_index_put_impl", rowwise=True)
+def index_put(
+    x: Operand, indices: Sequence[Operand | None], values: Operand, accumulate: bool = False, *_: Any
+) -> Labels:
+    """`x[i, :, j] (+)= values`."""
+    return put(x, list(indices), values, keeps=accumulate)
+
+
+def put(
+    x: Operand, indices: list[Operand | None], values: Operand | None, *, keeps: bool, otherwise: int = KNOWN
+) -> Labels:
+    """By known indices: there and nowhere else. By labelled ones: anywhere along the indexed dims."""
+    given = [i for i in indices if i is not None]
+    brought = Labels.full((), otherwise) if values is None else values.structure
+    at = tuple(slice(None) if i is None else i.value for i in indices)
+    base = x.structure
+    if all(i.labels.uniform == KNOWN for i in given):
+        brought, base = brought.settled(), base.settled()
+        plane = base.plane.clone(memory_format=torch.contiguous_format)
+        if not keeps:
+            plane[at] = brought.plane
+            return Labels(plane)
+        flat = torch.arange(plane.numel()).reshape(plane.shape)[at]  # where each element goes
+        values = brought.plane.expand(flat.shape).clamp(min=KNOWN).reshape(-1)
+        return Labels(plane.view(-1).scatter_reduce(0, flat.reshape(-1), values, "amax").view(plane.shape))
+    owned = routing.put(x, indices, values, brought, keeps)
+    if owned is not None:
+        return owned
+    dims = [d for d, i in enumerate(indices) if i is not None and i.value.dtype != torch.bool]
+    highest = L.join(*(i.labels.settled().over() for i in given))
+    if len(dims) != len(given):
+        everything = max(highest.highest, brought.settled().highest)
+        return L.join(base.settled(), Labels.full(x.shape, everything))
+    spread = brought.settled().expand(x.value[at].shape)
+    first = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
+    index_dims = torch.broadcast_shapes(*(i.shape for i in given))
+    over = spread.over(tuple(range(first, first + len(index_dims)))) if index_dims else spread  # [unindexed dims]
+    wide = over.view(lambda t: t.reshape([1 if d in dims else n for d, n in enumerate(x.shape)]))
+    return L.join(base.settled(), wide, highest.expand(x.shape))

@@ -1,0 +1,130 @@
+"""Matrix products, with known zeros on either side: `P @ V` is causal because masked weights are zero.
+
+    out[i, j] = max over k of (a[i, k] max b[k, j]), over those k where neither is a known zero
+
+Where no k is left the result is a known zero.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakcheck.flow import labels as L
+from leakcheck.flow.labels import ZERO, Labels
+from leakcheck.flow.operand import Operand
+from leakcheck.flow.registry import rule
+from leakcheck.flow.rules.pointwise import structure
+
+_LARGEST_BLOCK = 1 << 22  # elements of an intermediate [rows, inner, columns]
+
+
+@rule("aten::mm", "aten::bmm", rowwise=True)
+def matmul(a: Operand, b: Operand, *_: Any) -> Labels:
+    """`[..., i, k] @ [..., k, j]`."""
+    return contract(a.structure, b.structure)
+
+
+@rule("aten::mv", rowwise=True)
+def matrix_vector(a: Operand, b: Operand) -> Labels:
+    return contract(a.structure, b.structure.view(lambda t: t.unsqueeze(-1))).view(lambda t: t.squeeze(-1))
+
+
+@rule("aten::dot", "aten::vdot", rowwise=True)
+def dot(a: Operand, b: Operand) -> Labels:
+    row = a.structure.view(lambda t: t.unsqueeze(0))
+    return contract(row, b.structure.view(lambda t: t.unsqueeze(-1))).view(lambda t: t.reshape(()))
+
+
+@rule("aten::addmm", "aten::baddbmm", "aten::_addmm_activation", rowwise=True)
+def plus_matmul(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, **_: Any) -> Labels:
+    """`beta c + alpha a @ b`; with beta 0 the kernel does not read c."""
+    product = contract(a.structure, b.structure)
+    return product if beta == 0 else L.join(c.labels, product)
+
+
+@rule("aten::addmv", rowwise=True)
+def plus_matrix_vector(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1) -> Labels:
+    return L.join(c.labels, matrix_vector(a, b)) if beta else matrix_vector(a, b)
+
+
+@rule("aten::addbmm")
+def plus_sum_of_matmuls(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1) -> Labels:
+    product = contract(a.structure, b.structure).over(0)
+    return L.join(c.labels, product) if beta else product
+
+
+@rule("aten::addr")
+def plus_outer(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1) -> Labels:
+    row, column = a.structure.view(lambda t: t.unsqueeze(-1)), structure(b).view(lambda t: t.unsqueeze(0))
+    product = contract(row, column)
+    return L.join(c.labels, product) if beta else product
+
+
+@rule("aten::linear", rowwise=True)
+def linear(x: Operand, weight: Operand, bias: Operand | None = None) -> Labels:
+    """`x @ weight.T + bias`."""
+    flat = x.structure.view(lambda t: t.reshape(-1, t.shape[-1]))
+    product = contract(flat, weight.structure.view(lambda t: t.t()))
+    product = product.view(lambda t: t.reshape(*x.shape[:-1], weight.shape[0]))
+    return product if bias is None else L.join(product, bias.labels)
+
+
+def contract(a: Labels, b: Labels) -> Labels:
+    """The labels of `a @ b`; batch dimensions broadcast."""
+    shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    if a.shape[-1] == 0:
+        return Labels.full(shape, ZERO)
+    zeros_a, zeros_b = _has_zeros(a), _has_zeros(b)
+    if a.uniform == ZERO or b.uniform == ZERO:
+        return Labels.full(shape, ZERO)
+    if not zeros_a and not zeros_b:
+        return L.join(a.over(-1, keepdim=True), b.over(-2, keepdim=True)).expand(shape)
+    a, b = a.settled(), b.settled()
+    left, right = a.plane, b.plane
+    if zeros_b:
+        # left[i, j]: a[i, k] over those k where b[k, j] is not zero
+        from_a = _over_live(right.mT, left.mT).mT  # [..., j, i] -> [..., i, j]
+    else:
+        from_a = left.amax(-1, keepdim=True)  # [..., i, 1]
+    if zeros_a:
+        from_b = _over_live(left, right)  # [..., i, j]
+    else:
+        from_b = right.amax(-2, keepdim=True)  # [..., 1, j]
+    live = from_b > ZERO if zeros_a else from_a > ZERO  # some k with both not zero
+    if zeros_a and zeros_b:
+        live = live & (from_a > ZERO)
+    plane = torch.where(live, torch.maximum(from_a, from_b).clamp(min=L.KNOWN), ZERO)
+    return Labels(plane).expand(shape)
+
+
+def _has_zeros(labels: Labels) -> bool:
+    if labels.uniform is not None:
+        return labels.uniform == ZERO
+    return labels.plane.numel() > 0 and bool(labels.plane.min() <= ZERO)
+
+
+def _over_live(gate: Tensor, values: Tensor) -> Tensor:
+    """For each i, j: the highest `values[k, j]` over those k where `gate[i, k]` is not zero; ZERO if there is none."""
+    gate, values = _without_repeats(gate), _without_repeats(values)
+    if values.shape[-1] > 1 and bool((values == values[..., :1]).all()):
+        values = values[..., :1]
+    open_ = gate != ZERO  # [..., i, k]
+    rows, inner, columns = gate.shape[-2], gate.shape[-1], values.shape[-1]
+    batch = torch.broadcast_shapes(gate.shape[:-2], values.shape[:-2])
+    step = max(1, _LARGEST_BLOCK // max(1, inner * columns * batch.numel()))
+    parts = [
+        torch.where(open_[..., i : i + step, :, None], values[..., None, :, :], ZERO).amax(-2)  # [..., i, j]
+        for i in range(0, rows, step)
+    ]
+    return torch.cat(parts, -2) if parts else values.new_full((*batch, rows, columns), ZERO)
+
+
+def _without_repeats(plane: Tensor) -> Tensor:
+    """One entry of a batch dimension along which all are equal (heads that share labels)."""
+    for d in range(plane.dim() - 2):
+        if plane.shape[d] > 1:
+            first = plane.narrow(d, 0, 1)
+            if bool((plane == first).all()):
+                plane = first
+    return plane

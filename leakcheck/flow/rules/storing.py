@@ -1,0 +1,122 @@
+"""Ops that move values and change none: copies, casts, fills, joining and repeating tensors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from leakcheck.flow import labels as L
+from leakcheck.flow.labels import GENERIC, KNOWN, ZERO, Labels
+from leakcheck.flow.operand import Operand
+from leakcheck.flow.registry import rule
+from leakcheck.flow.selection import Owners
+
+
+@rule(
+    "aten::clone", "aten::_to_copy", "aten::lift_fresh_copy", "aten::contiguous", "aten::alias_copy",
+    "aten::positive", "aten::detach_copy", "aten::_unsafe_view", "aten::_reshape_copy", "aten::view_as_real_copy",
+    rowwise=True, soft=True,
+)  # fmt: skip
+def same(x: Operand, *_: Any, **__: Any) -> Labels:
+    """The same values in a new place: `out = x`. Facts about the values as a whole move along."""
+    return x.labels.stating(**x.facts) if x.facts else x.labels
+
+
+@rule("aten::copy", rowwise=True, soft=True)
+def copy(target: Operand, source: Operand, non_blocking: bool = False) -> Labels:
+    """What is copied in, broadcast to the target."""
+    return source.structure.expand(target.shape)
+
+
+@rule(
+    "aten::zeros_like", "aten::ones_like", "aten::empty_like", "aten::full_like", "aten::new_zeros", "aten::new_ones",
+    "aten::new_empty", "aten::new_full", "aten::new_empty_strided", "aten::zero", "aten::fill.Scalar",
+)  # fmt: skip
+def shaped_like(*_: Any, **__: Any) -> int:
+    """Only the shape is used."""
+    return KNOWN
+
+
+@rule("aten::fill.Tensor")
+def fill(x: Operand, value: Operand) -> Labels:
+    return value.labels.expand(x.shape)
+
+
+@rule("aten::cat", "aten::concat", rowwise=True, soft=True)
+def cat(several: Sequence[Operand], dim: int = 0) -> Labels:
+    """Side by side."""
+    parts = [x for x in several if not (x.dim() == 1 and x.shape[0] == 0)] or several
+    return side_by_side([x.structure for x in parts], dim, torch.cat)
+
+
+@rule("aten::stack", rowwise=True, soft=True)
+def stack(several: Sequence[Operand], dim: int = 0) -> Labels:
+    return side_by_side([x.structure for x in several], dim, torch.stack)
+
+
+def side_by_side(several: Sequence[Labels], dim: int, function: Any) -> Labels:
+    soft = any(labels.soft for labels in several)
+    plane = function([labels.plane for labels in several], dim)
+    if all(labels.owners is None for labels in several):
+        return Labels(plane, soft=soft)
+    codes, selections = [], {}
+    for labels in several:
+        if labels.owners is None:
+            codes.append(torch.zeros(labels.shape, dtype=torch.int64))
+        else:
+            codes.append(labels.owners.plain().codes)
+            selections.update(labels.owners.selections)
+    return Labels(plane, Owners(function(codes, dim), selections), soft)
+
+
+@rule("aten::repeat", rowwise=True, soft=True)
+def repeat(x: Operand, repeats: Sequence[int]) -> Labels:
+    return x.labels.view(lambda t: t.repeat(repeats))
+
+
+@rule("aten::flip", rowwise=True, soft=True)
+def flip(x: Operand, dims: Sequence[int]) -> Labels:
+    return x.labels.view(lambda t: t.flip(dims))
+
+
+@rule("aten::roll", rowwise=True, soft=True)
+def roll(x: Operand, shifts: Sequence[int], dims: Sequence[int] = ()) -> Labels:
+    return x.labels.view(lambda t: t.roll(shifts, dims))
+
+
+@rule("aten::constant_pad_nd")
+def constant_pad(x: Operand, pad: Sequence[int], value: float = 0) -> Labels:
+    """Known values around: ZERO if they are zero."""
+    label = ZERO if value == 0 else L.BLOCKED if value <= L.HARD_MASK else KNOWN
+    plane = torch.constant_pad_nd(x.structure.plane, list(pad), label)
+    return Labels(plane)
+
+
+@rule("aten::tril", rowwise=True)
+def tril(x: Operand, diagonal: int = 0) -> Labels:
+    keep = torch.ones(x.shape, dtype=torch.bool).tril(diagonal)
+    return L.zero_where(~keep, x.structure)
+
+
+@rule("aten::triu", rowwise=True)
+def triu(x: Operand, diagonal: int = 0) -> Labels:
+    keep = torch.ones(x.shape, dtype=torch.bool).triu(diagonal)
+    return L.zero_where(~keep, x.structure)
+
+
+@rule("aten::diag_embed")
+def diag_embed(x: Operand, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Labels:
+    """Zeros off the diagonal."""
+    return Labels(torch.diag_embed(x.structure.plane - ZERO, offset, dim1, dim2) + ZERO)
+
+
+@rule("aten::native_dropout")
+def dropout(x: Operand, p: float, train: bool | None = None) -> tuple[Labels, int]:
+    """Elementwise times a random mask."""
+    return L.join(x.labels, Labels.full((), GENERIC)), GENERIC
+
+
+@rule("aten::rand_like", "aten::randn_like", "aten::randint_like", "aten::empty_permuted")
+def random_like(*_: Any, **__: Any) -> int:
+    """Only the shape is used."""
+    return GENERIC
