@@ -73,7 +73,7 @@ class Flow(TorchDispatchMode):
     def _run(self, plan: _Plan, func: Any, args: tuple, kwargs: dict) -> Any:
         rule = plan.rule
         operands: list[Operand] = []
-        rowwise, soft = (rule.rowwise, rule.soft) if rule else (plan.pointwise, False)
+        rowwise, soft = (rule.rowwise, rule.soft) if rule else (plan.pointwise and not plan.random, False)
 
         def operand(value: Any) -> Any:
             if isinstance(value, Tensor):

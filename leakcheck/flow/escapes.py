@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -35,4 +36,13 @@ class Escapes(TorchFunctionMode):
                 self.flow.reports.hole(
                     f"Tensor.{name}", "token-dependent control flow", "the values go on in Python, where no label follows"
                 )
+        if func is F.one_hot and _validates_only(args, kwargs or {}):
+            with self.flow.reports.unheard("aten::_local_scalar_dense"):
+                return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _validates_only(args: tuple, kwargs: dict) -> bool:
+    """With a number of classes, `one_hot` reads its largest and smallest value to raise if they do not fit, no more."""
+    classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
+    return classes != -1

@@ -189,10 +189,12 @@ def select(condition: Tensor, yes: Labels, no: Labels) -> Labels:
     shape = torch.broadcast_shapes(condition.shape, yes.shape, no.shape)
     if yes.uniform is not None and yes.uniform == no.uniform:
         return Labels.full(shape, yes.uniform)
-    plane = torch.where(condition, yes.plane, no.plane)
     owners = None
     if yes.owners is not None or no.owners is not None:
-        owners = selection.choose(condition, yes.owners, no.owners, shape)
+        owners, clash = selection.choose(condition, yes, no, shape)
+        if clash:
+            yes, no = yes.settled(), no.settled()
+    plane = torch.where(condition, yes.plane, no.plane)
     return Labels(plane.expand(shape), owners, yes.soft or no.soft)
 
 

@@ -25,7 +25,7 @@ class Operand:
         self._structure: Labels | None = None
 
     def _prepared(self, labels: Labels) -> Labels:
-        if labels.owners is not None and not self._rowwise:
+        if labels.owners is not None and not (self._rowwise and labels.owners.complete()):
             labels = labels.settled()
         if labels.soft and not self._soft:
             labels = labels.hardened()

@@ -2,6 +2,8 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -59,12 +61,23 @@ class Reports:
     holes: Counter[Hole] = field(default_factory=Counter)
     soft_masks: dict[Place | None, SoftMask] = field(default_factory=dict)
     widened: set[Place] = field(default_factory=set)
+    _unheard: set[str] = field(default_factory=set)
 
     def hole(self, op: str, kind: str, carries: str) -> None:
         self.hole_at(here(), op, kind, carries)
 
     def hole_at(self, place: Place | None, op: str, kind: str, carries: str) -> None:
-        self.holes[Hole(op, kind, carries, place)] += 1
+        if op not in self._unheard:
+            self.holes[Hole(op, kind, carries, place)] += 1
+
+    @contextmanager
+    def unheard(self, op: str) -> Iterator[None]:
+        """Leave out holes of one op, where what it reads decides nothing."""
+        self._unheard.add(op)
+        try:
+            yield
+        finally:
+            self._unheard.discard(op)
 
     def soft_mask(self, value: float, margin: float) -> None:
         place = here()

@@ -6,9 +6,11 @@ tensor depends on every token, since any token may have moved any other. The res
 A *selection* S puts rows r of a domain into slots. Which row sits in which slot, the arrangement, depends on labels
 `arrangement`. An element that sits in the slot of row r, and is a function of what belongs to r, has the *owner* r; its
 label leaves the arrangement out. Two elements have one owner exactly if they sit in one slot, whatever the arrangement
-is. So an op that combines elements of one owner (and elements without any) gives an element of that owner. An op that
-combines two owners reveals what sits where: its result is *settled*, it takes on the arrangement and all that any slot
-could hold. So does every op whose rule does not ask for owners.
+is. So an op that does the same to every slot, and combines elements of one owner with what is the same for all slots,
+gives elements of these owners. An op that combines two owners, or a slot with something that differs from slot to slot
+(its number, a weight for each), reveals what sits where: its result is *settled*, it takes on the arrangement and all
+that any slot could hold. So does every op whose rule does not ask for owners, and every op that is given some of the
+slots only.
 
 What is scattered to a place that is a function of its owner alone (`out[perm] = x`, `index_add_(0, token, x)`), or
 gathered from the slot of a given row (`x[inverse]`), is again where the row is, whatever the arrangement was: the
@@ -26,6 +28,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from leakcheck.flow.labels import Labels
+
+ZERO = -4  # as in labels.py, which imports this module
 
 # A code is 0 for no owner, else the kind, the selection and the row + 1, in these bits.
 _ROW, _KIND = 32, 56
@@ -100,6 +104,14 @@ class Owners:
         (selection,) = self.selections.values()
         return selection if bool((self.codes != 0).all()) else None
 
+    def complete(self) -> bool:
+        """Whether every slot of every selection is here: an op on a part could treat slots differently."""
+        rows, numbers = self.rows(), self.numbers()
+        return all(
+            len(rows[(numbers == number) & (self.codes != 0)].unique()) == len(selection.rows)
+            for number, selection in self.selections.items()
+        )
+
     def plain(self) -> "Owners":
         """After an op: coordinates become mere functions of their rows, slot numbers mere values."""
         kinds = self.kinds()
@@ -120,8 +132,7 @@ class Owners:
         """The owners after a reduction; and where different ones met (`None` for nowhere)."""
         codes = self.plain().codes
         high = codes.amax(tuple(dims), keepdim=keepdim)
-        low = torch.where(codes == 0, torch.iinfo(torch.int64).max, codes).amin(tuple(dims), keepdim=keepdim)
-        clash = (high != 0) & (low != high)
+        clash = high != codes.amin(tuple(dims), keepdim=keepdim)
         if not bool(clash.any()):
             return Owners(high, self.selections), None
         return Owners(torch.where(clash, 0, high), self.selections), clash
@@ -130,35 +141,52 @@ class Owners:
 def meet(
     a: Owners | None, b: Owners | None, shape: torch.Size, labels_a: "Labels", labels_b: "Labels"
 ) -> tuple[Owners | None, Tensor | None]:
-    """The owners of an elementwise result; and where different owners met (`None` for nowhere)."""
+    """The owners of an elementwise result; and where what met must settle (`None` for nowhere)."""
     if a is None or b is None:
         (one, free) = (a, labels_b) if b is None else (b, labels_a)
         assert one is not None
+        codes = one.plain().codes.expand(shape)
+        if differs_by_slot(codes, free):
+            return None, codes != 0
         if free.highest >= 0:
             for selection in one.selections.values():
                 selection.brings(free.highest)
-        return one.plain().view(lambda t: t.expand(shape)), None
-    x, y = a.plain().codes, b.plain().codes
+        return Owners(codes, one.selections), None
+    x, y = a.plain().codes.expand(shape), b.plain().codes.expand(shape)
     selections = {**a.selections, **b.selections}
-    clash = (x != 0) & (y != 0) & (x != y)  # [*shape]
-    codes = torch.maximum(x, y)
-    half = (x == 0) != (y == 0)  # what has no owner is brought into the slots of the other
-    if bool(half.any()):
-        for labels, other in ((labels_a, y), (labels_b, x)):
-            free = labels.plane.expand(shape)[half & (other != 0)]
-            if free.numel() and int(free.max()) >= 0:
-                for selection in selections.values():
-                    selection.brings(int(free.max()))
+    clash = x != y
     if not bool(clash.any()):
-        return Owners(codes, selections), None
-    return Owners(torch.where(clash, 0, codes), selections), clash
+        return Owners(x, selections), None
+    return Owners(torch.where(clash, 0, x), selections), clash
 
 
-def choose(condition: Tensor, yes: Owners | None, no: Owners | None, shape: torch.Size) -> Owners:
-    """The owners of `torch.where` with a known condition."""
+def differs_by_slot(codes: Tensor, free: "Labels") -> bool:
+    """Whether something without owners may differ from slot to slot: it is not broadcast along the slots, nor all zero."""
+    if free.uniform == ZERO:
+        return False
+    return _vary_along(codes, free.shape)
+
+
+def choose(condition: Tensor, yes: "Labels", no: "Labels", shape: torch.Size) -> tuple[Owners | None, bool]:
+    """The owners of `torch.where` with a known condition; and whether both sides must settle.
+
+    They keep their owners if the condition is the same for every slot, and no side without owners differs by slot.
+    """
+    for side in (yes, no):
+        if side.owners is None:
+            continue
+        codes = side.owners.codes.expand(shape)
+        other = no if side is yes else yes
+        if _vary_along(codes, condition.shape) or (other.owners is None and differs_by_slot(codes, other)):
+            return None, True
     nobody = torch.zeros((), dtype=torch.int64)
-    codes = torch.where(
-        condition, nobody if yes is None else yes.plain().codes, nobody if no is None else no.plain().codes
-    )
-    selections = {**(yes.selections if yes else {}), **(no.selections if no else {})}
-    return Owners(codes.expand(shape), selections)
+    x, y = (nobody if side.owners is None else side.owners.codes for side in (yes, no))
+    selections = {**(yes.owners.selections if yes.owners else {}), **(no.owners.selections if no.owners else {})}
+    return Owners(torch.where(condition, x, y).expand(shape), selections), False
+
+
+def _vary_along(codes: Tensor, shape: torch.Size) -> bool:
+    """Whether codes differ along a dim that something of `shape` is not merely broadcast along."""
+    lead = codes.dim() - len(shape)
+    along = [lead + d for d, size in enumerate(shape) if size > 1 and codes.shape[lead + d] > 1]
+    return any(bool((codes != codes.narrow(d, 0, 1)).any()) for d in along)

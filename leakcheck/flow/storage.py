@@ -14,6 +14,7 @@ from leakcheck.flow.labels import BLOCKED, DTYPE, HARD_MASK, KNOWN, ZERO, Labels
 from leakcheck.flow.selection import Owners
 
 _ATTRIBUTE = "_leakcheck_record"
+_HELD = "_leakcheck_held"
 
 
 @dataclass(eq=False)
@@ -100,7 +101,7 @@ class Mirror:
             return
         if whole and tensor.is_contiguous():
             flat = labels.plane.reshape(-1)
-            record.plane = flat.clone() if _shared(flat) else flat
+            record.plane = _adopted(flat)
             record.uniform, record.unit, record.soft = None, size, labels.soft
             record.codes, record.selections = None, {}
             if labels.owners is not None:
@@ -191,8 +192,12 @@ def _store(flat: Tensor, tensor: Tensor, ratio: int, values: Tensor) -> None:
     parts.copy_(values.expand(tensor.shape).unsqueeze(-1).expand(*tensor.shape, ratio))
 
 
-def _shared(flat: Tensor) -> bool:
-    """Whether the plane shows a part of a larger one, or one that another record holds."""
-    return flat._base is not None or flat.storage_offset() != 0
-
-
+def _adopted(flat: Tensor) -> Tensor:
+    """A plane that a record may write into: the one given, unless another record holds it or it is a part of one."""
+    storage = flat.untyped_storage()
+    fresh = flat.is_contiguous() and storage.nbytes() == flat.numel() * flat.element_size()
+    if not fresh or getattr(storage, _HELD, False):
+        flat = flat.clone(memory_format=torch.contiguous_format)
+        storage = flat.untyped_storage()
+    setattr(storage, _HELD, True)
+    return flat

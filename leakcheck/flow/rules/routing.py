@@ -90,6 +90,8 @@ def put(
         return None
     selection = index.only()
     assert selection is not None
+    if index.codes.numel() != len(selection.rows):
+        return None  # some slots would be put back more than once
     at = tuple(slice(None) if i is None else i.value for i in indices)
     flat = torch.arange(x.value.numel()).reshape(x.shape)[at]  # where each element goes
     if not keeps and flat.unique().numel() != flat.numel():

@@ -112,6 +112,9 @@ def nonzero(x: Operand, context: Context) -> Any:
         return Instead(every_index(x.value), KNOWN)
     coordinates = torch.unravel_index(torch.arange(len(plane)), x.shape)
     rows = (x.value.reshape(-1) != 0).nonzero().squeeze(1)
+    empty = not len(rows)
+    if empty:  # what rows bring along would not be seen: go on as for tokens that make the mask true once
+        rows = rows.new_zeros(1)
     made = routing.selection(
         rows,
         int(plane.max()),
@@ -121,7 +124,8 @@ def nonzero(x: Operand, context: Context) -> Any:
         potential=torch.full_like(plane, KNOWN),
     )
     codes = torch.stack([made.owners(COORDINATE + d).codes for d in range(x.dim())], 1)  # [n, dims]
-    return Labels(torch.full(codes.shape, KNOWN, dtype=L.DTYPE), Owners(codes, {made.number: made}))
+    labels = Labels(torch.full(codes.shape, KNOWN, dtype=L.DTYPE), Owners(codes, {made.number: made}))
+    return Instead(rows.new_zeros(1, x.dim()), labels) if empty else labels
 
 
 @rule("aten::histc")
