@@ -14,15 +14,24 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import leakcheck.flow.rules  # noqa: F401  (registers the rules)
+from leakcheck.flow.compiled import HIGHER_ORDER
 from leakcheck.flow.context import Context, Instead, tensors_of
-from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, Labels, join
+from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, UNWRITTEN, Labels, join
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import Rule, rule_for
-from leakcheck.flow.reports import Reports
+from leakcheck.flow.reports import LEAVES, Reports
+from leakcheck.flow.sizes import Sizes
 from leakcheck.flow.storage import Mirror
 
 # Arguments that say where and as what to store a result: they change no dependence.
 _STORING = frozenset({"out", "dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
+
+
+# Views whose schema does not say so.
+_VIEWS = frozenset({"aten::_unsafe_view", "aten::_reshape_alias", "aten::lift_fresh"})
+
+
+_NUMBERS = frozenset({"number", "bool", "int", "float", "complex"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +45,11 @@ class _Plan:
     pointwise: bool
     unreturned: tuple[tuple[int, str], ...]  # arguments that are written but not returned: position, name
     mutates: bool
+    allocates: bool  # returns memory without values
     decomposition: Callable[..., Any] | None
+    parts: Callable[..., Any] | None = None  # run in place of the op
+    leaves: bool = False  # it returns a Python number
+    sizing: bool = False  # the values of its operands decide how large its outputs are
 
 
 class Flow(TorchDispatchMode):
@@ -47,6 +60,11 @@ class Flow(TorchDispatchMode):
 
     supports_higher_order_operators = True
     strict = False  # tests want to see a rule fail
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to skip it, torch would import the compiler and go through it for every op."""
+        return False
 
     def __init__(self, mirror: Mirror, reports: Reports):
         super().__init__()
@@ -64,6 +82,9 @@ class Flow(TorchDispatchMode):
             plan = self._plans[func] = _plan(func)
         if plan.view:
             return func(*args, **kwargs)
+        if plan.parts is not None:
+            with self:
+                return plan.parts(*args, **kwargs)
         nested, self.busy = self.busy, True
         try:
             return self._run(plan, func, args, kwargs)
@@ -92,8 +113,8 @@ class Flow(TorchDispatchMode):
                     x.freeze()
 
         decomposed = None
-        known = all(x.known for x in operands)
-        if not known and rule is None and not plan.pointwise and plan.decomposition is not None:
+        known = all(x.known for x in operands) and not plan.allocates
+        if not known and rule is None and not plan.pointwise and not plan.leaves and plan.decomposition is not None:
             decomposed = self._decomposed(plan, args, kwargs)
         result = func(*args, **kwargs)
         outputs = list(tensors_of(result))
@@ -103,6 +124,8 @@ class Flow(TorchDispatchMode):
                 if rule.context:
                     return rule.function(*given, **named, context=Context(result, self.reports, plan.name))
                 return rule.function(*given, **named)
+            if plan.leaves:
+                return self._leaves(plan, operands)
             if decomposed is not None:
                 return decomposed
             if plan.pointwise:
@@ -110,31 +133,56 @@ class Flow(TorchDispatchMode):
                 return join(labels, Labels.full((), GENERIC)) if plan.random else labels
             return self._unknown(plan, operands)
 
-        labels = (GENERIC if plan.random else KNOWN) if known else self._guarded(plan, apply)
+        labels = (GENERIC if plan.random else KNOWN) if known else self._guarded(plan, apply, outputs)
+        widened = isinstance(labels, Instead)
         if isinstance(labels, Instead):
             result, labels = labels.result, labels.labels
             outputs = list(tensors_of(result))
+            labels = _fitted(labels, outputs)
+        if not known and not plan.allocates:
+            self._look_for_unwritten(plan, operands, labels)
+        sizes = None
+        if self.mirror.sized or (plan.sizing and not known):
+            sizes = Sizes(self.mirror, plan.name, operands, outputs)
+            if plan.sizing and not widened:
+                sizes.decided(plan.name)
+            labels = sizes.join(labels)
         if self.watch is not None and not known:
             self.watch(plan.name, apply, operands, outputs)
         self._store(outputs, labels, operands, plan, args, kwargs)
+        if sizes is not None:
+            sizes.store(in_place=plan.mutates and "out" not in kwargs)
         return result
 
-    def _guarded(self, plan: _Plan, apply: Callable[[], Any]) -> Any:
+    def _guarded(self, plan: _Plan, apply: Callable[[], Any], outputs: list[Tensor]) -> Any:
         """A rule that fails is a hole, not a crash of the subject."""
         if self.strict:
-            return apply()
+            return _fitted(apply(), outputs)
         try:
-            return apply()
+            return _fitted(apply(), outputs)
         except Exception as error:  # whatever an unforeseen call made a rule raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             self.reports.hole(plan.name, "rule failed", f"the rule for this op cannot handle the call ({reason})")
             return HOLE
+
+    def _look_for_unwritten(self, plan: _Plan, operands: Sequence[Operand], labels: Any) -> None:
+        """Remember where memory that no op wrote was read; it counts if it reaches an output."""
+        if any(x.labels.uniform == UNWRITTEN for x in operands):
+            carries = [each for each in (labels if isinstance(labels, list) else [labels]) if not isinstance(each, int)]
+            if any(each.highest == UNWRITTEN for each in carries):
+                self.reports.note_unwritten(plan.name)
 
     def _unknown(self, plan: _Plan, operands: Sequence[Operand]) -> int:
         highest = max(x.labels.settled().highest for x in operands)
         if highest < 0:
             return GENERIC
         self.reports.hole(plan.name, "op without a rule", "every output may depend on every input of the op")
+        return HOLE
+
+    def _leaves(self, plan: _Plan, operands: Sequence[Operand]) -> int:
+        """A token-dependent value becomes a Python number (`.item()`, `if tensor:`, `torch.equal`)."""
+        if max(x.labels.settled().highest for x in operands) >= 0:
+            self.reports.hole(plan.name, "token-dependent control flow", LEAVES)
         return HOLE
 
     def _decomposed(self, plan: _Plan, args: tuple, kwargs: dict) -> list[Labels] | None:
@@ -151,16 +199,12 @@ class Flow(TorchDispatchMode):
     def _store(
         self, outputs: list[Tensor], labels: Any, operands: Sequence[Operand], plan: _Plan, args: tuple, kwargs: dict
     ) -> None:
-        several = list(labels) if isinstance(labels, (list, tuple)) else [labels] * len(outputs)
+        several = labels if isinstance(labels, list) else [labels] * len(outputs)
         inputs = {id(x.value.untyped_storage()) for x in operands} if not plan.mutates else ()
         for output, each in zip(outputs, several, strict=False):
             if id(output.untyped_storage()) in inputs:
                 continue  # a view, though the schema does not say so
-            if isinstance(each, int):
-                each = Labels.full(output.shape, each)
-            elif each.shape != output.shape:
-                each = each.expand(output.shape)
-            self.mirror.write(output, each)
+            self.mirror.write(output, Labels.full(output.shape, each) if isinstance(each, int) else each)
         for output in outputs[len(several) :]:
             self.mirror.write(output, Labels.full(output.shape, self._unknown(plan, operands)))
         for position, name in plan.unreturned:
@@ -170,11 +214,26 @@ class Flow(TorchDispatchMode):
                 self.mirror.write(tensor, Labels.full(tensor.shape, max(highest, KNOWN)))
 
 
+def _fitted(labels: Any, outputs: Sequence[Tensor]) -> Any:
+    """Labels in the shapes of the outputs, in a list where a rule told them one by one.
+
+    Raises:
+        RuntimeError: a rule gave labels that do not broadcast to its output.
+    """
+    if isinstance(labels, (int, Instead)):
+        return labels
+    several = list(labels) if isinstance(labels, (list, tuple)) else [labels] * len(outputs)
+    return [
+        each if isinstance(each, int) or each.shape == output.shape else each.expand(output.shape)
+        for each, output in zip(several, outputs, strict=False)
+    ]
+
+
 def _plan(func: Any) -> _Plan:
     schema = getattr(func, "_schema", None)
     if schema is None:  # a higher-order op
         name = f"higher_order::{func.name()}"
-        return _Plan(name, rule_for(name, ""), False, False, False, (), False, None)
+        return _Plan(name, rule_for(name, ""), False, False, False, (), False, False, None, HIGHER_ORDER.get(name))
     returned = [r.alias_info for r in schema.returns]
     view = any(a is not None and not a.is_write for a in returned)
     names = {frozenset(a.before_set) for a in returned if a is not None}
@@ -188,13 +247,22 @@ def _plan(func: Any) -> _Plan:
     return _Plan(
         name=schema.name,
         rule=rule,
-        view=view and rule is None,
+        view=(view and rule is None) or schema.name in _VIEWS,
         random=torch.Tag.nondeterministic_seeded in tags,
         pointwise=torch.Tag.pointwise in tags or _functional_is_pointwise(schema),
         unreturned=tuple((i, name) for i, name, aliases in written if frozenset(aliases) not in names),
         mutates=bool(written),
+        allocates=schema.name.startswith(("aten::empty", "aten::new_empty", "aten::resize")),
         decomposition=_decomposition(func, schema),
+        leaves=bool(schema.returns) and all(str(r.type) in _NUMBERS for r in schema.returns),
+        sizing=torch.Tag.dynamic_output_shape in tags,
+        parts=None if rule is not None or view or not _is_composite(func) else func.decompose,
     )
+
+
+def _is_composite(func: Any) -> bool:
+    """Whether torch itself runs the op as others: below autograd, as in parts of parts, it comes here whole."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 def _functional(schema: Any) -> Any:

@@ -8,7 +8,7 @@ ZERO: known to be zero. BLOCKED: a constant so low that softmax gives it no weig
 parameter, so its value in this run is its value in every run. GENERIC: depends on parameters, value not assumed (a
 zero-initialised gate is no zero). HOLE: an op without a rule was in the way; nothing is known. A *soft* label belongs
 to a score that a finite mask value such as -1e4 was added to: softmax takes it for blocked, everything else sees the
-label beneath.
+label beneath. UNWRITTEN, just below HOLE: memory from `empty` that no op has written; to read it means that something else did.
 
 An element may also have an owner (`selection.py`): it sits in a slot whose position depends on the tokens.
 """
@@ -24,7 +24,7 @@ from leakcheck.flow.selection import Owners
 
 DTYPE = torch.int16
 ZERO, BLOCKED, KNOWN, GENERIC = -4, -3, -2, -1
-HOLE = 32_000
+HOLE, UNWRITTEN = 32_000, 31_999
 LARGEST = 9_000  # the largest label of an input: soft labels need the room below
 _SOFT = 20_000  # a soft label is the label beneath, less this
 HARD_MASK, SOFT_MASK = -1e30, -1e3  # at or below: absorbs any score; blocks as long as scores stay above it
@@ -86,7 +86,7 @@ class Labels:
     def softened(self, where: Tensor) -> "Labels":
         """Soft labels where the mask is true and a label of an input or parameter stands."""
         base = self.hardened()
-        plane = torch.where(where & (base.plane >= GENERIC) & (base.plane < HOLE), base.plane - _SOFT, base.plane)
+        plane = torch.where(where & (base.plane >= GENERIC) & (base.plane < UNWRITTEN), base.plane - _SOFT, base.plane)
         return Labels(plane, base.owners, soft=True)
 
     def settled(self) -> "Labels":

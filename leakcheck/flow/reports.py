@@ -10,6 +10,8 @@ from types import FrameType
 
 import torch
 
+LEAVES = "the value goes on in Python, where no label follows"
+
 _FLOW = str(Path(__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
 
@@ -61,6 +63,7 @@ class Reports:
     holes: Counter[Hole] = field(default_factory=Counter)
     soft_masks: dict[Place | None, SoftMask] = field(default_factory=dict)
     widened: set[Place] = field(default_factory=set)
+    unwritten: dict[Place | None, str] = field(default_factory=dict)  # op that read memory no op wrote
     _unheard: set[str] = field(default_factory=set)
 
     def hole(self, op: str, kind: str, carries: str) -> None:
@@ -78,6 +81,9 @@ class Reports:
             yield
         finally:
             self._unheard.discard(op)
+
+    def note_unwritten(self, op: str) -> None:
+        self.unwritten.setdefault(here(), op)
 
     def soft_mask(self, value: float, margin: float) -> None:
         place = here()

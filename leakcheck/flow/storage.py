@@ -32,6 +32,7 @@ class Record:
     codes: Tensor | None = None
     selections: dict = field(default_factory=dict)
     soft: bool = False
+    size: int = KNOWN  # the label of what decides how large it is (`sizes.py`)
     facts: dict[str, Any] = field(default_factory=dict)
     structure: dict[tuple, Labels] = field(default_factory=dict)
 
@@ -41,6 +42,7 @@ class Mirror:
 
     def __init__(self) -> None:
         self._count = 0
+        self.sized = False  # whether any record has a labelled size
         self._kept: list[Any] = []  # storages that outlive the trace, to be cleaned
 
     def record(self, tensor: Tensor) -> Record:

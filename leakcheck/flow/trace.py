@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from leakcheck.errors import UsageError
+from leakcheck.flow.compiled import uncompiled
 from leakcheck.flow.engine import Flow
 from leakcheck.flow.escapes import Escapes
-from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, LARGEST, Labels
+from leakcheck.flow.labels import GENERIC, KNOWN, LARGEST, UNWRITTEN, Labels
 from leakcheck.flow.reports import Hole, Reports, SoftMask
 from leakcheck.flow.storage import Mirror
 from leakcheck.flow.widening import explained
@@ -109,7 +110,7 @@ class Tracer:
         labels = self.labels.to(torch.int16)
         labels = labels.reshape(labels.shape + (1,) * (self.source.dim() - 2)).expand(self.source.shape)
         self.mirror.seed(self.source, Labels(labels))
-        self._entered = [Escapes(self.flow), self.flow]
+        self._entered = [uncompiled(), Escapes(self.flow), self.flow]
         for mode in self._entered:
             mode.__enter__()
         return self
@@ -131,8 +132,12 @@ def conclude(tracer: Tracer, seen: Tensor, valid: Tensor | None = None) -> Trace
     tracer.close()
     rows = seen.reshape(*seen.shape[:2], -1)
     per_position = rows.amax(-1) if rows.shape[-1] else rows.new_full(rows.shape[:2], KNOWN)  # [batch, seq]
-    covered = per_position < HOLE
-    clear = torch.where(rows < HOLE, rows, KNOWN).amax(-1) if rows.shape[-1] else per_position
+    covered = per_position < UNWRITTEN
+    if bool((rows == UNWRITTEN).any()):
+        for place, op in (tracer.reports.unwritten or {None: "aten::empty"}).items():
+            carries = "it reads memory that no op wrote: a kernel that torch does not dispatch may have"
+            tracer.reports.hole_at(place, op, "opaque op", carries)
+    clear = torch.where(rows < UNWRITTEN, rows, KNOWN).amax(-1) if rows.shape[-1] else per_position
     latest = tracer.labels.max() if tracer.labels.numel() else 0
     horizon = torch.where(covered, per_position, latest).long()
     own = tracer.labels

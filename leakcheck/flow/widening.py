@@ -27,6 +27,10 @@ def every_index(mask: Tensor) -> Tensor:
 class _Widest(TorchDispatchMode):
     """Runs the `nonzero` of some places at its widest, and counts what that adds."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
     def __init__(self, places: set[Place]):
         super().__init__()
         self.places = places

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from leakcheck.flow import labels as L
-from leakcheck.flow.labels import GENERIC, KNOWN, ZERO, Labels
+from leakcheck.flow.labels import GENERIC, KNOWN, UNWRITTEN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
 from leakcheck.flow.selection import Owners
@@ -14,7 +14,7 @@ from leakcheck.flow.selection import Owners
 
 @rule(
     "aten::clone", "aten::_to_copy", "aten::lift_fresh_copy", "aten::contiguous", "aten::alias_copy",
-    "aten::positive", "aten::detach_copy", "aten::_unsafe_view", "aten::_reshape_copy", "aten::view_as_real_copy",
+    "aten::positive", "aten::detach_copy", "aten::_reshape_copy", "aten::view_as_real_copy",
     rowwise=True, soft=True,
 )  # fmt: skip
 def same(x: Operand, *_: Any, **__: Any) -> Labels:
@@ -29,12 +29,21 @@ def copy(target: Operand, source: Operand, non_blocking: bool = False) -> Labels
 
 
 @rule(
-    "aten::zeros_like", "aten::ones_like", "aten::empty_like", "aten::full_like", "aten::new_zeros", "aten::new_ones",
-    "aten::new_empty", "aten::new_full", "aten::new_empty_strided", "aten::zero", "aten::fill.Scalar",
+    "aten::zeros_like", "aten::ones_like", "aten::full_like", "aten::new_zeros", "aten::new_ones", "aten::new_full",
+    "aten::zero", "aten::fill.Scalar",
 )  # fmt: skip
 def shaped_like(*_: Any, **__: Any) -> int:
     """Only the shape is used."""
     return KNOWN
+
+
+@rule(
+    "aten::empty", "aten::empty_strided", "aten::empty_like", "aten::empty_permuted", "aten::new_empty",
+    "aten::new_empty_strided", "aten::resize",
+)  # fmt: skip
+def unwritten(*_: Any, **__: Any) -> int:
+    """Memory with no values yet. A kernel that torch does not dispatch may write it behind our back."""
+    return UNWRITTEN
 
 
 @rule("aten::fill.Tensor")
@@ -116,7 +125,7 @@ def dropout(x: Operand, p: float, train: bool | None = None) -> tuple[Labels, in
     return L.join(x.labels, Labels.full((), GENERIC)), GENERIC
 
 
-@rule("aten::rand_like", "aten::randn_like", "aten::randint_like", "aten::empty_permuted")
+@rule("aten::rand_like", "aten::randn_like", "aten::randint_like")
 def random_like(*_: Any, **__: Any) -> int:
     """Only the shape is used."""
     return GENERIC
