@@ -39,15 +39,40 @@ GRADIENT_ONLY = _register(
     "a past output has a gradient with respect to a future embedding, but no changed token moved it",
     "look for a path that the drawn tokens did not excite; audit with trained weights or a longer sequence",
 )
+ADMITTED = _register(
+    "LC104",
+    "flow admits that a past position reads a future token; no witness was found",
+    "follow the chain to where past and future meet, and cut it there; if it cannot be cut, no proof is possible",
+)
 MASK_IS_NONE = _register(
     "LC201",
     "the attention mask was None and the kernel does not mask by itself",
     "materialise the mask whenever the kernel that runs masks only by the tensor it is given",
 )
+SOFT_MASK = _register(
+    "LC202",
+    "a soft mask: a finite value blocks only as long as scores stay above it",
+    "mask with -inf or the dtype's minimum, which block whatever the scores are",
+)
 RECOMPUTE_LEAK = _register(
     "LC501",
     "the recompute path lets the future in",
     "re-mask the stored attention weights before they are applied to new values",
+)
+NO_RULE = _register(
+    "LC801",
+    "the proof ends at an op that flow has no rule for, or whose rule failed",
+    "use an op that flow knows, or register a rule for this one",
+)
+OPAQUE = _register(
+    "LC802",
+    "the proof ends at an op or a forward that flow cannot look into",
+    "give the model a path of plain torch ops for the audit",
+)
+CONTROL_FLOW = _register(
+    "LC803",
+    "the proof ends where values that depend on tokens decide in Python what runs",
+    "keep the decision in tensors (torch.where, masks), so that every token takes the same path",
 )
 CONTROL_MISSED = _register(
     "LC901",
@@ -58,4 +83,9 @@ VACUOUS = _register(
     "LC902",
     "no past token reaches any later output",
     "a model that ignores its past cannot leak by this measure; check the weights and the input",
+)
+CONTRADICTION = _register(
+    "LC903",
+    "a witness refutes what flow proved: one of the two is wrong",
+    "trust the witness; report the model to leakcheck, a rule of flow or a probe is unsound",
 )

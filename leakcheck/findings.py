@@ -20,8 +20,11 @@ class Verdict(StrEnum):
     CONTAMINATED = "CONTAMINATED"
 
 
+REACH = "for all token sequences and all weights of these shapes"  # what PROVEN is said of
+
+
 class ClaimVerdict(StrEnum):
-    """What became of a claim. `HOLDS` is for what was counted or seen; causality without a proof stays `OPEN`."""
+    """What became of a claim. `HOLDS` is for what was counted, seen or proven; causality only measured stays `OPEN`."""
 
     HOLDS = "HOLDS"
     REFUTED = "REFUTED"
@@ -75,6 +78,8 @@ class Checkpoint:
 
     `output_delta` and `gradient_delta` are end to end, from the tokens; `local_delta` is from the future rows of the
     stage's own input. Control-flow stages have no tensor: their deltas are `None` and `runs` is the measurement.
+    `horizon` is how many positions beyond its own the stage can see at most, whatever the tokens and the weights: 0 for
+    none; `None` where it has no tensor, where its positions cannot be told, or where the proof has a hole.
     """
 
     stage: int
@@ -121,6 +126,7 @@ class ConfigurationResult:
     pairs_total: int
     padded_queries: int
     padded_queries_moved: int
+    horizon: int | None = None  # of the logits; as a checkpoint's
 
 
 @dataclass(frozen=True)

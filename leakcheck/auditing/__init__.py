@@ -110,7 +110,7 @@ def _controls(examined: Sequence[Examined]) -> tuple[Control, ...]:
     """Each control once: caught only if it was caught in every configuration."""
     caught: dict[tuple[str, str], bool] = {}
     for e in examined:
-        for control in e.probed.controls:
+        for control in (*e.probed.controls, *e.proof.controls):
             key = (control.name, control.expected)
             caught[key] = caught.get(key, True) and control.caught
     return tuple(Control(name, expected, ok) for (name, expected), ok in caught.items())

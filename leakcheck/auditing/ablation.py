@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from itertools import product
 
-from leakcheck.auditing.examine import Examined, blame, configuration_verdict
+from leakcheck.auditing.examine import Examined
+from leakcheck.auditing.proof import Proof, Prover
+from leakcheck.auditing.verdicts import configuration_verdict, stage_verdicts
 from leakcheck.checkpoints import plan_for, source
 from leakcheck.checkpoints.method1_v3 import Method1Plan
-from leakcheck.checkpoints.reading import Reading
+from leakcheck.checkpoints.reading import Plan, Reading
 from leakcheck.config import Configuration
 from leakcheck.findings import AblationRow, ClaimVerdict, Location, SafetyCheck, Verdict, worst
-from leakcheck.probes.probe import Prober
+from leakcheck.probes.probe import Probed, Prober
 from leakcheck.subjects.subject import Subject
 
 # The configuration field that takes each check away.
@@ -43,22 +45,26 @@ def ablate(
         assert subject.rebuild is not None
         model = subject.rebuild({SWITCHES[name]: value for name, value in checks.items()})
         prober = Prober(model, plan_for, seq=seq, vocab_size=subject.vocab_size, seed=seed, each_gradient=False)
+        prover = Prover(prober)
         for configuration in configurations:
             step("ablation " + (" ".join(name for name, value in checks.items() if value) or "without any check"))
-            rows.append(_row(prober, configuration, checks))
+            rows.append(
+                _row(prober.probe(configuration), prover.prove(configuration), configuration, checks, prober.plan)
+            )
     return tuple(rows)
 
 
-def _row(prober: Prober, configuration: Configuration, checks: dict[str, bool]) -> AblationRow:
-    probed = prober.probe(configuration)
-    verdicts = blame(probed.readings, leaks=configuration_verdict(probed) is Verdict.LEAK)
-    blamed = [(reading, verdict) for (reading, _), verdict in zip(probed.readings, verdicts, strict=True)]
-    leaks = [reading for reading, verdict in blamed if verdict is Verdict.LEAK]
-    first = min(leaks, key=lambda reading: (reading.layer or 0, reading.stage.number), default=None)
+def _row(
+    probed: Probed, proof: Proof, configuration: Configuration, checks: dict[str, bool], plan: Plan
+) -> AblationRow:
+    leaks = configuration_verdict(probed, proof) is Verdict.LEAK
+    verdicts = stage_verdicts(probed, proof, leaks=leaks)
+    letting_in = [reading for reading, _ in probed.readings if verdicts[reading.spot] is Verdict.LEAK]
+    first = min(letting_in, key=lambda reading: (reading.layer or 0, reading.stage.number), default=None)
     return AblationRow(
         configuration=configuration.id,
         checks=checks,
-        paths={path: worst(v for reading, v in blamed if reading.path == path) for path in prober.plan.paths},
+        paths={path: worst(v for (_, on, _), v in verdicts.items() if on == path) for path in plan.paths},
         output_delta=probed.logits.output,
         first_leak=_in_words(first),
     )
@@ -112,9 +118,14 @@ def _safety_check(
         verdict = ClaimVerdict.HOLDS if any(counts.values()) else ClaimVerdict.NOT_APPLICABLE
         evidence = f"evaluated in {len(counts) - len(silent)} of {len(counts)} configurations, every run finished"
     else:
-        verdict = ClaimVerdict.REFUTED if leaking else ClaimVerdict.OPEN
+        proven = all(e.result.paths[path] is Verdict.PROVEN for e in examined)
+        holds = proven and not silent and bears
+        verdict = ClaimVerdict.REFUTED if leaking else ClaimVerdict.HOLDS if holds else ClaimVerdict.OPEN
+        clean = f"{'proven' if proven else 'measured clean'} in all"
+        if bears is False:
+            clean += "; taking it away opens no leak"
         evidence = f"acted in {len(counts) - len(silent)} of {len(counts)} configurations; " + (
-            f"its path leaks in {len(leaking)}" if leaking else "its path is measured clean in all"
+            f"its path leaks in {len(leaking)}" if leaking else f"its path is {clean}"
         )
     return SafetyCheck(
         id=check,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from leakcheck.auditing.examine import Examined
 from leakcheck.auditing.parity import Parity
-from leakcheck.findings import AblationRow, ClaimVerdict, Conclusion, SafetyCheck, Verdict
+from leakcheck.findings import REACH, AblationRow, ClaimVerdict, Conclusion, SafetyCheck, Verdict
 from leakcheck.lineage.statistics import nodes_holding
 
 CLAIMS = {
@@ -63,10 +63,18 @@ def _both_paths(examined: Sequence[Examined]) -> tuple[ClaimVerdict, str]:
             if ids
         ]
         return ClaimVerdict.REFUTED, "; ".join(parts)
-    moving = [e for e in examined if e.result.verdict is not Verdict.OPEN]
+    everywhere = f"{len(examined)} configurations"
+    moving = [e for e in examined if e.result.verdict is Verdict.LEAK]
     if moving:
         return ClaimVerdict.REFUTED, f"the output moves under {moving[0].configuration.id}"
-    return ClaimVerdict.OPEN, f"no delta on either path in {len(examined)} configurations; measured, not proven"
+    unproven = [e for e in examined if {e.result.verdict, *e.result.paths.values()} != {Verdict.PROVEN}]
+    if not unproven:
+        return ClaimVerdict.HOLDS, f"proven on both paths in {everywhere}, {REACH}"
+    suspect = [e for e in unproven if e.result.verdict is Verdict.SUSPECT]
+    if suspect:
+        return ClaimVerdict.OPEN, f"a dependence on the future is possible under {suspect[0].configuration.id}"
+    proven = len(examined) - len(unproven)
+    return ClaimVerdict.OPEN, f"no delta on either path in {everywhere}; measured, proven in {proven} of them"
 
 
 def _defence_in_depth(checks: Sequence[SafetyCheck], ablation: Sequence[AblationRow]) -> tuple[ClaimVerdict, str]:
@@ -106,10 +114,13 @@ def _stage_of(check: SafetyCheck) -> int:
 def _parity(examined: Sequence[Examined], parity: Parity | None) -> tuple[ClaimVerdict, str]:
     if parity is None:
         return ClaimVerdict.NOT_APPLICABLE, "no LLaMA can be built from the subject's configuration"
-    own = sum(e.result.verdict is Verdict.LEAK for e in examined)
+    leaking = sum(e.result.verdict is Verdict.LEAK for e in examined)
+    proven = sum(e.result.verdict is Verdict.PROVEN for e in examined)
     differ = f"differ from LLaMA's by {parity.one_layer_delta:.2g}" if parity.one_layer_delta else "equal LLaMA's"
     layer = f"with one layer and the same weights the logits {differ} ({parity.one_layer_configuration})"
-    evidence = f"leaks in {own} of {len(examined)} configurations, the LLaMA control: {parity.control}; {layer}"
-    if (own and parity.control is not Verdict.LEAK) or parity.one_layer_delta:
+    counts = f"leaks in {leaking}, is proven in {proven} of {len(examined)} configurations"
+    evidence = f"{counts}, the LLaMA control: {parity.control}; {layer}"
+    if (leaking and parity.control is not Verdict.LEAK) or parity.one_layer_delta:
         return ClaimVerdict.REFUTED, evidence
-    return ClaimVerdict.OPEN, evidence
+    both_proven = proven == len(examined) and parity.control is Verdict.PROVEN
+    return (ClaimVerdict.HOLDS if both_proven else ClaimVerdict.OPEN), evidence

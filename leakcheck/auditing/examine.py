@@ -1,24 +1,32 @@
-"""Examine one model under one configuration: probes and lineage side by side, a verdict for every checkpoint."""
+"""Examine one model under one configuration: three witnesses side by side, a verdict for every checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
+from leakcheck.auditing.proof import Proof, Prover
+from leakcheck.auditing.verdicts import configuration_verdict, stage_verdicts
 from leakcheck.checkpoints import plan_for
-from leakcheck.checkpoints.reading import Reading
+from leakcheck.checkpoints.reading import Spot
 from leakcheck.config import Configuration
 from leakcheck.findings import Checkpoint, ConfigurationResult, Verdict, WorstCase, worst
-from leakcheck.lineage.trace import Key, Lineage, Passed, trace
+from leakcheck.lineage.trace import Lineage, Passed, trace
 from leakcheck.probes.probe import Decided, Probed, Prober
+from leakcheck.probes.seek import seek, under_other_weights
 
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """One configuration: what was measured, where, and what it amounts to."""
+    """One configuration: what was measured, what was proven, where, and what it amounts to.
+
+    `sought` says in words how the search for a witness of flow's violations ended; empty where there was none.
+    """
 
     configuration: Configuration
     probed: Probed
+    proof: Proof
+    sought: str
     lineage: Lineage
     result: ConfigurationResult
     checkpoints: tuple[Checkpoint, ...]
@@ -39,14 +47,22 @@ class Examiner:
     def __init__(self, model: nn.Module, *, seq: int, vocab_size: int, seed: int):
         self.prober = Prober(model, plan_for, seq=seq, vocab_size=vocab_size, seed=seed)
         self.model, self.plan = model, self.prober.plan
+        self.prover = Prover(self.prober)
 
     def examine(self, configuration: Configuration) -> Examined:
         """Raises SubjectCrash and NothingChecked as `Prober.probe` does."""
         probed = self.prober.probe(configuration)
         tokens = self.prober.batches(configuration)[0].tokens
+        proof = self.prover.prove(configuration)
+        note = ""
+        if proof.violations and probed.repeatable and not probed.logits.moved:
+            pairs = [(violation.position, violation.source) for violation in proof.violations]
+            found = seek(self.prober, configuration, pairs, probed)
+            note = self._elsewhere(configuration) if found is None else ""
+            probed = found or probed
         lineage = trace(self.model, self.plan, configuration, tokens)
-        verdict = configuration_verdict(probed)
-        checkpoints = _checkpoints(configuration, probed, lineage, leaks=verdict is Verdict.LEAK)
+        verdict = configuration_verdict(probed, proof)
+        checkpoints = _checkpoints(configuration, probed, proof, lineage, leaks=verdict is Verdict.LEAK)
         result = ConfigurationResult(
             id=configuration.id,
             attention=configuration.attention,
@@ -68,63 +84,49 @@ class Examiner:
             pairs_total=probed.pairs_total,
             padded_queries=probed.padded_queries,
             padded_queries_moved=probed.logits.padded,
+            horizon=proof.horizon,
         )
         # The readings hold the tensors of a whole forward, which nothing after this needs.
-        return Examined(configuration, replace(probed, readings=()), lineage, result, checkpoints)
+        return Examined(configuration, replace(probed, readings=()), proof, note, lineage, result, checkpoints)
 
-
-def configuration_verdict(probed: Probed) -> Verdict:
-    """A confirmed delta of the logits is a leak; an unconfirmed one, or a gradient alone, a suspicion.
-
-    Clean probes prove nothing: the verdict is OPEN until flow closes it. Inner tensors do not decide: a model may
-    compute something that sees the future and never use it. Where equal inputs give different outputs, nothing that
-    moved means anything.
-    """
-    if not probed.repeatable:
-        return Verdict.OPEN
-    if probed.logits.moved:
-        return Verdict.SUSPECT if probed.unconfirmed else Verdict.LEAK
-    return Verdict.SUSPECT if probed.logits.gradient else Verdict.OPEN
-
-
-def blame(readings: Sequence[tuple[Reading, Decided]], *, leaks: bool) -> list[Verdict]:
-    """A verdict for each reading of one forward.
-
-    LEAK is for the innermost stage whose past output moves with the future rows of its own input; a stage around it,
-    or after it, is CONTAMINATED. Without a leak at the output, whatever moves is SUSPECT.
-    """
-    inner = [reading for reading, decided in readings if decided.local and decided.moved]
-    verdicts = []
-    for reading, decided in readings:
-        if not decided.moved:
-            verdict = Verdict.SUSPECT if decided.local or decided.gradient else Verdict.OPEN
-        elif not leaks:
-            verdict = Verdict.SUSPECT
-        elif decided.local and not any(other is not reading and reading.encloses(other) for other in inner):
-            verdict = Verdict.LEAK
-        else:
-            verdict = Verdict.CONTAMINATED
-        verdicts.append(verdict)
-    return verdicts
+    def _elsewhere(self, configuration: Configuration) -> str:
+        """What is known of a dependence that nothing showed under these weights."""
+        moved = under_other_weights(self.prober, configuration)
+        if not moved:
+            return "nothing moved it, under these weights or others"
+        return f"nothing moved it under these weights; under others, drawn at random, it moves by {moved:.2g}"
 
 
 def _checkpoints(
-    configuration: Configuration, probed: Probed, lineage: Lineage, *, leaks: bool
+    configuration: Configuration, probed: Probed, proof: Proof, lineage: Lineage, *, leaks: bool
 ) -> tuple[Checkpoint, ...]:
-    verdicts = blame(probed.readings, leaks=leaks)
-    measured: dict[tuple, list[tuple[Decided, Verdict]]] = {}
-    for (reading, decided), verdict in zip(probed.readings, verdicts, strict=True):
-        key = (reading.stage.number, reading.path, reading.layer)
-        measured.setdefault(key, []).append((decided, verdict))
+    verdicts = stage_verdicts(probed, proof, leaks=leaks)
+    measured: dict[Spot, list[Decided]] = {}
+    for reading, decided in probed.readings:
+        measured.setdefault(reading.spot, []).append(decided)
     order = sorted(lineage.stages, key=lambda key: (key[0], key[1] != "standard", -1 if key[2] is None else key[2]))
-    return tuple(_checkpoint(configuration, key, lineage.stages[key], measured.get(key, ())) for key in order)
+    return tuple(
+        _checkpoint(
+            configuration,
+            key,
+            lineage.stages[key],
+            measured.get(key, ()),
+            proof.horizons.get(key),
+            verdicts.get(key, Verdict.NOT_APPLICABLE),
+        )
+        for key in order
+    )
 
 
 def _checkpoint(
-    configuration: Configuration, key: Key, passed: Passed, measured: Sequence[tuple[Decided, Verdict]]
+    configuration: Configuration,
+    key: Spot,
+    passed: Passed,
+    decided: Sequence[Decided],
+    horizon: int | None,
+    verdict: Verdict,
 ) -> Checkpoint:
     location = passed.location
-    decided = [d for d, _ in measured]
     local = [d.local for d in decided if d.local is not None]
     moved: list[WorstCase] = [d.worst for d in decided if d.worst is not None]
     return Checkpoint(
@@ -140,14 +142,14 @@ def _checkpoint(
         operation=location.operation,
         passes=passed.passes,
         runs=passed.runs,
-        horizon=None,
+        horizon=horizon,
         output_delta=max((d.output for d in decided), default=None),
         relative_delta=max((d.relative for d in decided), default=None),
         gradient_delta=max((d.gradient for d in decided), default=None),
         local_delta=max(local, default=None),
         rounding_delta=max((d.rounding for d in decided), default=None),
         worst_case=max(moved, key=lambda case: case.delta, default=None),
-        verdict=worst(v for _, v in measured),
+        verdict=verdict,
         library=passed.library,
         title=passed.stage.title,
         note="; ".join(passed.notes),

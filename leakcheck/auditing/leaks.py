@@ -1,10 +1,14 @@
 """Findings: what leaks, the line that lets it in, the witness, one command to see it again."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from leakcheck import codes
 from leakcheck.auditing.examine import Examined
+from leakcheck.auditing.verdicts import contradicted
+from leakcheck.checkpoints import source
 from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
+from leakcheck.flow.reports import Place
 from leakcheck.lineage.trace import Passed
 from leakcheck.subjects.subject import Subject
 
@@ -54,26 +58,86 @@ class _Context:
 
 
 def _of_configuration(examined: Examined, context: _Context) -> list[Finding]:
-    missed = [c for c in examined.probed.controls if not c.caught]
+    probed, proof = examined.probed, examined.proof
+    missed = [c for c in (*probed.controls, *proof.controls) if not c.caught]
     found = [context.finding(codes.CONTROL_MISSED, Verdict.OPEN, examined, f"control missed: {c.name}") for c in missed]
-    if examined.probed.vacuous:
+    if probed.vacuous:
         message = "changing every earlier token moved nothing at the last position"
         found.append(context.finding(codes.VACUOUS, Verdict.OPEN, examined, message))
     if examined.result.verdict is Verdict.LEAK:
         found.extend(_leaks(examined, context))
-    elif examined.probed.logits.moved:
+        if contradicted(probed, proof):
+            found.append(_contradiction(examined, context))
+    elif probed.logits.moved:
         found.append(
             context.finding(
-                codes.FUTURE_DEPENDENCE, Verdict.SUSPECT, examined, f"the output moves, {examined.probed.unconfirmed}",
+                codes.FUTURE_DEPENDENCE, Verdict.SUSPECT, examined, f"the output moves, {probed.unconfirmed}",
                 witness=context.witness(examined.result.worst_case),
             )
         )  # fmt: skip
-    elif examined.probed.logits.gradient:
-        message = "the gradient of past logits with respect to a future embedding is not zero"
-        found.append(context.finding(codes.GRADIENT_ONLY, Verdict.SUSPECT, examined, message))
+    elif proof.violations:
+        found.append(_admitted(examined, context))
+    elif probed.logits.gradient:
+        found.append(_gradient_only(examined, context))
     else:
         found.extend(_dead(examined, context))
+    return [*found, *_limits(examined, context)]
+
+
+def _contradiction(examined: Examined, context: _Context) -> Finding:
+    message = (
+        f"flow proved {examined.configuration.id}, and a change of future tokens moved a past output by "
+        f"{examined.result.output_delta:.2g} in float64"
+    )
+    witness = context.witness(examined.result.worst_case)
+    return context.finding(codes.CONTRADICTION, Verdict.LEAK, examined, message, witness=witness)
+
+
+def _admitted(examined: Examined, context: _Context) -> Finding:
+    violations = examined.proof.violations
+    widest = max(violations, key=lambda v: v.source - v.position)
+    positions = len({v.position for v in violations})
+    message = (
+        f"position {widest.position} may read position {widest.source}, and {positions} in all a later one; "
+        f"{examined.sought}"
+    )
+    return context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message)
+
+
+def _gradient_only(examined: Examined, context: _Context) -> Finding:
+    message = "the gradient of past logits with respect to a future embedding is not zero"
+    if examined.proof.hard:
+        message += (
+            ", though flow proves that no value depends on it: it belongs to the backward pass alone (a custom one, or "
+            "0 * inf on a masked path)"
+        )
+    verdict = Verdict.PROVEN if examined.result.verdict is Verdict.PROVEN else Verdict.SUSPECT
+    return context.finding(codes.GRADIENT_ONLY, verdict, examined, message)
+
+
+# What kind of hole is which finding; whatever else flow may name is an op that it cannot look into.
+_HOLES = {
+    "op without a rule": codes.NO_RULE,
+    "rule failed": codes.NO_RULE,
+    "token-dependent control flow": codes.CONTROL_FLOW,
+}
+
+
+def _limits(examined: Examined, context: _Context) -> list[Finding]:
+    """Where the proof ends, and the finite mask values that it rests on; neither changes the verdict by itself."""
+    found = []
+    for hole in examined.proof.holes:
+        message = f"{hole.op}: {hole.carries}"
+        code = _HOLES.get(hole.kind, codes.OPAQUE)
+        found.append(context.finding(code, Verdict.OPEN, examined, message, **_at(hole.place)))
+    for mask in examined.proof.soft_masks:
+        message = f"soft mask, value {mask.value:.3g}, margin {mask.margin:.3g}: a score that much higher crosses it"
+        found.append(context.finding(codes.SOFT_MASK, Verdict.OPEN, examined, message, **_at(mask.place)))
     return found
+
+
+def _at(place: Place | None) -> dict[str, Any]:
+    return {} if place is None else {"file": source.short_path(place.file), "line": place.line}
 
 
 def _leaks(examined: Examined, context: _Context) -> list[Finding]:
@@ -137,17 +201,18 @@ def _passed(examined: Examined, stage: Checkpoint) -> Passed:
 
 
 def _dead(examined: Examined, context: _Context) -> list[Finding]:
-    moved = [c for c in examined.checkpoints if c.output_delta]
-    if not moved:
+    """The first stage that sees the future though the output does not: it moves, or flow admits that it may."""
+    seeing = [c for c in examined.checkpoints if c.output_delta or (examined.proof.holds and c.horizon)]
+    if not seeing:
         return []
-    first = min(moved, key=lambda c: (c.layer or 0, c.stage))
+    first = min(seeing, key=lambda c: (c.layer or 0, c.stage))
+    sees = "moves with the future" if first.output_delta else f"may see {first.horizon} positions ahead"
     return [
         context.finding(
             codes.DEAD_DEPENDENCE,
             Verdict.OPEN,
             examined,
-            f"stage {first.stage} ({first.title}) in {first.module or 'the model'} moves with the future, "
-            "the output does not",
+            f"stage {first.stage} ({first.title}) in {first.module or 'the model'} {sees}, the output does not",
             module=first.module,
             file=first.file,
             line=first.lines[0],

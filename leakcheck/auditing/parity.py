@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from leakcheck.auditing.examine import configuration_verdict
+from leakcheck.auditing.proof import Prover
+from leakcheck.auditing.verdicts import configuration_verdict
 from leakcheck.checkpoints import plan_for
 from leakcheck.config import Configuration
 from leakcheck.findings import Verdict, worst
@@ -48,10 +49,11 @@ def compare(
     """Audit the control under every configuration, and compare one-layer logits under the default one."""
     control = _control(subject.model)
     prober = Prober(control, plan_for, seq=seq, vocab_size=subject.vocab_size, seed=seed, each_gradient=False)
+    prover = Prover(prober)
     verdicts = []
     for configuration in configurations:
         step(f"LLaMA control {configuration.id}")
-        verdicts.append(configuration_verdict(prober.probe(configuration)))
+        verdicts.append(configuration_verdict(prober.probe(configuration), prover.prove(configuration)))
 
     assert subject.rebuild is not None
     single = subject.rebuild({"num_hidden_layers": 1})

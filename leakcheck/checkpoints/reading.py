@@ -13,6 +13,7 @@ from leakcheck.checkpoints.recorder import Call, Recording, Visit
 
 STANDARD = "standard"
 RECOMPUTE = "recompute"
+Spot = tuple[int, str, int | None]  # stage, path, layer: what one checkpoint of a report stands for
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Reading:
     @property
     def key(self) -> tuple[int, str, int | None, int | None, str]:
         return self.stage.number, self.path, self.layer, self.replayed_layer, self.module
+
+    @property
+    def spot(self) -> Spot:
+        return self.stage.number, self.path, self.layer
 
     def replay(self, inputs: Any) -> tuple[torch.Tensor, ...]:
         """The tensors that the stage gives on other inputs."""

@@ -190,7 +190,7 @@ def _is_user_function(frame: FrameType) -> bool:
     """Not torch's machinery, not a comprehension or lambda, not the hook of a mode that watches ops."""
     name = frame.f_code.co_name
     package = frame.f_globals.get("__name__", "").partition(".")[0]
-    return package != "torch" and not name.startswith("<") and name != "__torch_function__"
+    return package != "torch" and not name.startswith("<") and name not in ("__torch_function__", "__torch_dispatch__")
 
 
 def _parameter_names(code: CodeType) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from leakcheck.flow.sizes import Sizes
 from leakcheck.flow.storage import Mirror
 
 # Arguments that say where and as what to store a result: they change no dependence.
-_STORING = frozenset({"out", "dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
+_STORING = frozenset({"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
 
 
 # Views whose schema does not say so.
@@ -44,6 +44,7 @@ class _Plan:
     random: bool
     pointwise: bool
     unreturned: tuple[tuple[int, str], ...]  # arguments that are written but not returned: position, name
+    outs: frozenset[str]  # arguments that only say where to write
     mutates: bool
     allocates: bool  # returns memory without values
     decomposition: Callable[..., Any] | None
@@ -55,7 +56,8 @@ class _Plan:
 class Flow(TorchDispatchMode):
     """Keeps labels beside every tensor while it is active.
 
-    `watch`, if set, is called after every op that has labels to compute, for provenance.
+    `watch`, if set, is called after every op that has labels to compute, for provenance: with its name, its rule on the
+    operands' present labels, the operands (of an op that was run as its parts: their results), and the outputs.
     """
 
     supports_higher_order_operators = True
@@ -70,7 +72,6 @@ class Flow(TorchDispatchMode):
         super().__init__()
         self.mirror, self.reports = mirror, reports
         self.ops = 0
-        self.busy = False
         self.watch: Callable[[str, Callable[[], Any], list[Operand], list[Tensor]], None] | None = None
         self._plans: dict[Any, _Plan] = {}
 
@@ -85,11 +86,8 @@ class Flow(TorchDispatchMode):
         if plan.parts is not None:
             with self:
                 return plan.parts(*args, **kwargs)
-        nested, self.busy = self.busy, True
-        try:
+        with torch._C.DisableTorchFunction():  # what happens in here is not the program's
             return self._run(plan, func, args, kwargs)
-        finally:
-            self.busy = nested
 
     def _run(self, plan: _Plan, func: Any, args: tuple, kwargs: dict) -> Any:
         rule = plan.rule
@@ -106,7 +104,7 @@ class Flow(TorchDispatchMode):
             return value
 
         given = [operand(value) for value in args]
-        named = {name: operand(value) for name, value in kwargs.items() if name not in _STORING}
+        named = {name: operand(value) for name, value in kwargs.items() if name not in _STORING | plan.outs}
         if plan.mutates:
             for x in operands:  # the op overwrites values that labels may rest on
                 if x.known and not all(other.known for other in operands):
@@ -127,7 +125,7 @@ class Flow(TorchDispatchMode):
             if plan.leaves:
                 return self._leaves(plan, operands)
             if decomposed is not None:
-                return decomposed
+                return [part.labels for part in decomposed]
             if plan.pointwise:
                 labels = join(*(x.labels for x in operands))
                 return join(labels, Labels.full((), GENERIC)) if plan.random else labels
@@ -148,10 +146,10 @@ class Flow(TorchDispatchMode):
                 sizes.decided(plan.name)
             labels = sizes.join(labels)
         if self.watch is not None and not known:
-            self.watch(plan.name, apply, operands, outputs)
+            self.watch(plan.name, apply, decomposed or operands, outputs)
         self._store(outputs, labels, operands, plan, args, kwargs)
         if sizes is not None:
-            sizes.store(in_place=plan.mutates and "out" not in kwargs)
+            sizes.store(in_place=plan.mutates and not plan.outs)
         return result
 
     def _guarded(self, plan: _Plan, apply: Callable[[], Any], outputs: list[Tensor]) -> Any:
@@ -185,16 +183,16 @@ class Flow(TorchDispatchMode):
             self.reports.hole(plan.name, "token-dependent control flow", LEAVES)
         return HOLE
 
-    def _decomposed(self, plan: _Plan, args: tuple, kwargs: dict) -> list[Labels] | None:
-        """Labels by running the op's parts; `None` where they cannot be run."""
+    def _decomposed(self, plan: _Plan, args: tuple, kwargs: dict) -> list[Operand] | None:
+        """The results of the op's parts, whose labels are the op's; `None` where they cannot be run."""
         assert plan.decomposition is not None
-        kept = {name: value for name, value in kwargs.items() if name != "out"}
+        kept = {name: value for name, value in kwargs.items() if name not in plan.outs}
         try:
             with self:
                 parts = plan.decomposition(*args, **kept)
         except (NotImplementedError, RuntimeError, TypeError):
             return None
-        return [self.mirror.read(part) for part in tensors_of(parts)]
+        return [Operand(part, self.mirror, rowwise=True, soft=True) for part in tensors_of(parts)]
 
     def _store(
         self, outputs: list[Tensor], labels: Any, operands: Sequence[Operand], plan: _Plan, args: tuple, kwargs: dict
@@ -233,7 +231,7 @@ def _plan(func: Any) -> _Plan:
     schema = getattr(func, "_schema", None)
     if schema is None:  # a higher-order op
         name = f"higher_order::{func.name()}"
-        return _Plan(name, rule_for(name, ""), False, False, False, (), False, False, None, HIGHER_ORDER.get(name))
+        return _Plan(name, rule_for(name, ""), False, False, False, (), frozenset(), False, False, None, HIGHER_ORDER.get(name))
     returned = [r.alias_info for r in schema.returns]
     view = any(a is not None and not a.is_write for a in returned)
     names = {frozenset(a.before_set) for a in returned if a is not None}
@@ -251,6 +249,7 @@ def _plan(func: Any) -> _Plan:
         random=torch.Tag.nondeterministic_seeded in tags,
         pointwise=torch.Tag.pointwise in tags or _functional_is_pointwise(schema),
         unreturned=tuple((i, name) for i, name, aliases in written if frozenset(aliases) not in names),
+        outs=frozenset(a.name for a in schema.arguments if a.is_out),
         mutates=bool(written),
         allocates=schema.name.startswith(("aten::empty", "aten::new_empty", "aten::resize")),
         decomposition=_decomposition(func, schema),

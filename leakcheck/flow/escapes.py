@@ -1,5 +1,12 @@
-"""What leaves torch without an op: `.tolist()`, `.numpy()`, raw pointers. Labels cannot follow; it is a hole."""
+"""What leaves torch without an op: values (`.tolist()`, `.numpy()`, raw pointers) and sizes that tokens decide.
 
+Labels cannot follow either; both are holes. Declared functions (`declare.py`) are caught here as well: torch's function
+protocol hands to a mode every function that asks for it.
+"""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -8,41 +15,95 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from leakcheck.flow.engine import Flow
+from leakcheck.flow.reports import LEAVES, Place, is_user_code
 
-_LEAVING = {
-    Tensor.tolist,
-    Tensor.numpy,
-    Tensor.__array__,
-    Tensor.data_ptr,
-    Tensor.untyped_storage,
-    Tensor.__dlpack__,
-    Tensor.__reduce_ex__,
-}
+Handler = Callable[["Escapes", Any, tuple, dict], Any]
+HANDLERS: dict[Any, Handler] = {}
+_BETWEEN = (torch._tensor.__file__, torch.overrides.__file__, __file__)  # `Tensor.__len__` hands on to a mode
 
 
 class Escapes(TorchFunctionMode):
-    """Reports a token-dependent tensor that leaves for Python, unless an op does it inside itself."""
+    """Reports a token-dependent tensor that leaves for Python."""
 
     def __init__(self, flow: Flow):
         super().__init__()
         self.flow = flow
+        self.declared: dict[Any, str | None] = {}  # of declared functions, what refutes them in this trace
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func in _LEAVING and not self.flow.busy:
-            with torch._C.DisableTorchFunction():
-                labels = self.flow.mirror.read(args[0])
-            if labels.settled().highest >= 0:
-                name = getattr(func, "__name__", str(func))
-                self.flow.reports.hole(
-                    f"Tensor.{name}", "token-dependent control flow", "the values go on in Python, where no label follows"
-                )
-        if func is F.one_hot and _validates_only(args, kwargs or {}):
-            with self.flow.reports.unheard("aten::_local_scalar_dense"):
-                return func(*args, **(kwargs or {}))
+        handler = HANDLERS.get(func)
+        if handler is not None:
+            return handler(self, func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
 
-def _validates_only(args: tuple, kwargs: dict) -> bool:
-    """With a number of classes, `one_hot` reads its largest and smallest value to raise if they do not fit, no more."""
+def _value_leaves(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any:
+    flow = escapes.flow
+    with torch._C.DisableTorchFunction():
+        labels = flow.mirror.read(args[0])
+    if labels.settled().highest >= 0:
+        flow.reports.hole(f"Tensor.{_name(func)}", "token-dependent control flow", LEAVES)
+    return func(*args, **kwargs)
+
+
+def _size_leaves(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any:
+    """Reported where a line of the user's reads it. Torch's own Python reads sizes to handle any size alike."""
+    flow = escapes.flow
+    if flow.mirror.sized:
+        tensor = args[0] if args else next(iter(kwargs.values()))
+        if flow.mirror.record(tensor).size >= 0 and (place := _reader(sys._getframe(1))) is not None:
+            carries = "how large the tensor is depends on tokens"
+            flow.reports.hole_at(place, f"Tensor.{_name(func)}", "token-dependent control flow", carries)
+    return func(*args, **kwargs)
+
+
+def _pieces_leave(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any:
+    """How many pieces there are is a size as well; along the features it is no token's."""
+    dim = kwargs.get("dim", args[-1] if len(args) > (1 if "unbind" in _name(func) else 2) else 0)
+    along_features = args and args[0].dim() > 1 and dim in (-1, args[0].dim() - 1)
+    return func(*args, **kwargs) if along_features else _size_leaves(escapes, func, args, kwargs)
+
+
+def _one_hot(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any:
+    """With a number of classes it reads its largest and smallest value only to raise if they do not fit."""
     classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
-    return classes != -1
+    if classes == -1:
+        return func(*args, **kwargs)
+    with escapes.flow.reports.unheard("aten::_local_scalar_dense"):
+        return func(*args, **kwargs)
+
+
+def _reader(frame: FrameType | None) -> Place | None:
+    """The line that reads, if it is the user's."""
+    while frame is not None and frame.f_code.co_filename in _BETWEEN:
+        frame = frame.f_back
+    if frame is None or not is_user_code(frame):
+        return None
+    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
+
+
+def _name(func: Any) -> str:
+    name = func.__name__
+    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
+
+
+def _getter(name: str) -> Any:
+    """What a mode is given as the function where an attribute is read."""
+    return getattr(Tensor, name).__get__
+
+
+VALUES: tuple[Any, ...] = (
+    Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr, Tensor.untyped_storage, Tensor.__dlpack__,
+    Tensor.__reduce_ex__,
+)  # fmt: skip
+_SIZES: tuple[Any, ...] = (
+    _getter("shape"), _getter("nbytes"), Tensor.size, Tensor.numel, Tensor.nelement, Tensor.__len__, Tensor.stride,
+    torch.numel,
+)  # fmt: skip
+_PIECES: tuple[Any, ...] = (
+    Tensor.unbind, Tensor.split, Tensor.chunk, Tensor.tensor_split, torch.unbind, torch.split, torch.chunk,
+    torch.tensor_split,
+)  # fmt: skip
+HANDLERS.update({**dict.fromkeys(VALUES, _value_leaves), **dict.fromkeys(_SIZES, _size_leaves)})
+HANDLERS.update(dict.fromkeys(_PIECES, _pieces_leave))
+HANDLERS[F.one_hot] = _one_hot

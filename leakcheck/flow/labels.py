@@ -54,7 +54,7 @@ class Labels:
 
     @property
     def plane(self) -> Tensor:
-        """int16, of `shape`; expanded from one element where the labels are uniform."""
+        """int16, of `shape`; expanded along dimensions that it is known to be constant along."""
         if self._plane is None:
             assert self.uniform is not None
             constant = _CONSTANTS.get(self.uniform)
@@ -62,6 +62,11 @@ class Labels:
                 constant = _CONSTANTS[self.uniform] = torch.tensor(self.uniform, dtype=DTYPE)
             self._plane = constant.expand(self.shape)
         return self._plane
+
+    @property
+    def core(self) -> Tensor:
+        """The plane, with one element along the dimensions that it is expanded along: cheap to compute with."""
+        return unexpanded(self.plane)
 
     @property
     def is_constant(self) -> bool:
@@ -72,13 +77,14 @@ class Labels:
     def highest(self) -> int:
         if self.uniform is not None:
             return self.uniform
-        return int(self.hardened().plane.max()) if self.shape.numel() else KNOWN
+        return int(self.hardened().core.max()) if self.shape.numel() else KNOWN
 
     def hardened(self) -> "Labels":
         """Soft labels give way to the labels beneath."""
         if not self.soft:
             return self
-        return Labels(torch.where(self.plane < -_SOFT // 2, self.plane + _SOFT, self.plane), self.owners)
+        core = self.core
+        return Labels(torch.where(core < -_SOFT // 2, core + _SOFT, core).expand(self.shape), self.owners)
 
     def is_soft(self) -> Tensor:
         return self.plane < -_SOFT // 2
@@ -130,8 +136,8 @@ class Labels:
         if any(self.shape[d] == 0 for d in dims):
             return Labels.full(shape, KNOWN)
         base = self.hardened()
-        plane = base.plane.amax(dims, keepdim=keepdim)
-        plane = torch.where(plane == BLOCKED, KNOWN, plane)
+        plane = base.core.amax(dims, keepdim=keepdim)
+        plane = torch.where(plane == BLOCKED, KNOWN, plane).expand(shape)
         if base.owners is None:
             return Labels(plane)
         owners, clash = base.owners.over(dims, keepdim)
@@ -142,6 +148,15 @@ class Labels:
     def everywhere(self, shape: Sequence[int]) -> "Labels":
         """Every element of a result of `shape` may depend on every element here."""
         return Labels.full(shape, max(self.settled().highest, KNOWN))
+
+
+def unexpanded(plane: Tensor) -> Tensor:
+    """One element along every dimension of stride 0."""
+    strides = plane.stride()
+    if 0 not in strides:
+        return plane
+    sizes = [min(n, 1) if stride == 0 else n for n, stride in zip(plane.shape, strides, strict=True)]
+    return plane.as_strided(sizes, strides)
 
 
 def _reduced(shape: torch.Size, dims: Sequence[int], keepdim: bool) -> list[int]:
@@ -158,7 +173,7 @@ def floor(labels: Labels) -> Labels:
     if labels.uniform is not None:
         return labels if labels.uniform >= KNOWN else Labels.full(labels.shape, KNOWN)
     base = labels.hardened()
-    return Labels(base.plane.clamp(min=KNOWN), base.owners)
+    return Labels(base.core.clamp(min=KNOWN).expand(base.shape), base.owners)
 
 
 def highest(*several: Labels) -> Labels:
@@ -173,8 +188,7 @@ def _highest_of_two(a: Labels, b: Labels) -> Labels:
     if a.uniform is not None and b.uniform is not None:
         return Labels.full(torch.broadcast_shapes(a.shape, b.shape), max(a.uniform, b.uniform))
     shape = a.shape if a.shape == b.shape else torch.broadcast_shapes(a.shape, b.shape)
-    # What is uniformly constant adds nothing to labels that are none below it; to see that costs more than the max.
-    plane = torch.maximum(a.plane, b.plane)
+    plane = torch.maximum(a.core, b.core).expand(shape)
     if a.owners is None and b.owners is None:
         return Labels(plane)
     owners, clash = selection.meet(a.owners, b.owners, shape, a, b)
@@ -194,7 +208,7 @@ def select(condition: Tensor, yes: Labels, no: Labels) -> Labels:
         owners, clash = selection.choose(condition, yes, no, shape)
         if clash:
             yes, no = yes.settled(), no.settled()
-    plane = torch.where(condition, yes.plane, no.plane)
+    plane = torch.where(unexpanded(condition), yes.core, no.core)
     return Labels(plane.expand(shape), owners, yes.soft or no.soft)
 
 

@@ -2,8 +2,12 @@
 
 A tensor reads its labels through its own size, stride and offset. The record of a storage hangs on the storage object:
 it lives exactly as long, where an address would be reused.
+
+Most tensors have one label for all features of a position, and the same labels for all heads. So a record keeps one
+label for each *unit* of consecutive bytes, and only one period of what repeats.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +18,15 @@ from leakcheck.flow.labels import BLOCKED, DTYPE, HARD_MASK, KNOWN, ZERO, Labels
 from leakcheck.flow.selection import Owners
 
 _ATTRIBUTE = "_leakcheck_record"
-_HELD = "_leakcheck_held"
 
 
 @dataclass(eq=False)
 class Record:
-    """What is known of one storage: `uniform`, or a flat `plane` with one label for each `unit` bytes.
+    """What is known of one storage: `uniform`, or a flat `plane`: byte p has the label `plane[p // unit % len(plane)]`.
 
-    `facts` are what routing rules know of the values of the storage as a whole; any write forgets them.
+    Where there are owners `codes` are laid out like `plane`. Both are `shared` with whoever has read or written them, and
+    are copied before a part of them is written. `facts` are what routing rules know of the values of the storage as a
+    whole; any write forgets them.
     """
 
     mirror: "Mirror"
@@ -30,6 +35,7 @@ class Record:
     unit: int
     plane: Tensor | None = None
     codes: Tensor | None = None
+    shared: bool = False
     selections: dict = field(default_factory=dict)
     soft: bool = False
     size: int = KNOWN  # the label of what decides how large it is (`sizes.py`)
@@ -71,20 +77,23 @@ class Mirror:
         self._kept.clear()
 
     def read(self, tensor: Tensor) -> Labels:
-        record = self.record(tensor)
+        return self.labels(self.record(tensor), tensor)
+
+    def labels(self, record: Record, tensor: Tensor) -> Labels:
+        """What `read` gives, for a tensor whose record is at hand."""
         if record.uniform is not None:
             return Labels.full(tensor.shape, record.uniform)
         assert record.plane is not None
-        size = tensor.element_size()
-        if size < record.unit:
-            self._refine(record, size)
-        ratio = size // record.unit
-        plane = _through(record.plane, tensor, ratio)
-        owners = None
-        if record.codes is not None:
-            codes = _through(record.codes, tensor, ratio)
-            if bool(codes.any()):
-                owners = Owners(codes, dict(record.selections))
+        plane = _seen(record.plane, record.unit, tensor)
+        if plane is None:
+            self._refine(record, tensor)
+            plane = _window(record.plane, record.unit, tensor).amax(-1)
+        record.shared = True
+        if record.codes is None:
+            return Labels(plane, None, record.soft)
+        self._refine(record, tensor)
+        codes = _window(record.codes, record.unit, tensor).amax(-1)
+        owners = Owners(codes, dict(record.selections)) if bool(codes.any()) else None
         return Labels(plane, owners, record.soft)
 
     def write(self, tensor: Tensor, labels: Labels) -> None:
@@ -92,31 +101,34 @@ class Mirror:
         record = self.record(tensor)
         record.facts = {}
         record.structure.clear()
-        storage_bytes = tensor.untyped_storage().nbytes()
         size = tensor.element_size()
-        whole = tensor.numel() * size == storage_bytes
+        whole = tensor.numel() * size == tensor.untyped_storage().nbytes()
         if labels.uniform is not None and (whole or labels.uniform == record.uniform):
             record.uniform, record.unit = labels.uniform, size
             record.plane = record.codes = None
             record.selections, record.soft = {}, False
             record.facts = dict(labels.facts or {}) if whole else {}
             return
-        if whole and tensor.is_contiguous():
-            flat = labels.plane.reshape(-1)
-            record.plane = _adopted(flat)
-            record.uniform, record.unit, record.soft = None, size, labels.soft
+        order = _memory_order(tensor) if whole else None
+        if order is not None:
+            record.uniform, record.soft, record.shared = None, labels.soft, True
             record.codes, record.selections = None, {}
-            if labels.owners is not None:
-                record.codes = labels.owners.codes.expand(labels.shape).reshape(-1).clone()
+            if labels.owners is None:
+                record.plane, count = _repeated(labels.plane.permute(order))
+                record.unit = count * size
+            else:
+                record.plane, record.unit = _flat(labels.plane.permute(order)), size
+                record.codes = _flat(labels.owners.codes.expand(labels.shape).permute(order))
                 record.selections = dict(labels.owners.selections)
             record.facts = dict(labels.facts or {})
             return
         self._densify(record, tensor)
-        if size < record.unit:
-            self._refine(record, size)
-        ratio = size // record.unit
+        self._refine(record, tensor)
         assert record.plane is not None
-        _store(record.plane, tensor, ratio, labels.plane)
+        if record.shared:
+            record.plane, record.shared = record.plane.clone(), False
+            record.codes = None if record.codes is None else record.codes.clone()
+        _window(record.plane, record.unit, tensor).copy_(labels.plane.unsqueeze(-1))
         record.soft = record.soft or labels.soft
         if labels.owners is not None:
             if record.codes is None:
@@ -124,7 +136,7 @@ class Mirror:
             record.selections.update(labels.owners.selections)
         if record.codes is not None:
             codes = torch.zeros((), dtype=torch.int64) if labels.owners is None else labels.owners.codes
-            _store(record.codes, tensor, ratio, codes.expand(labels.shape))
+            _window(record.codes, record.unit, tensor).copy_(codes.expand(labels.shape).unsqueeze(-1))
 
     def _densify(self, record: Record, tensor: Tensor) -> None:
         """A plane in place of a uniform label, before a part of the storage is written."""
@@ -138,17 +150,22 @@ class Mirror:
             record.plane = by_value(whole).contiguous()
         else:
             record.plane = torch.full((count,), record.uniform, dtype=DTYPE)
-        record.uniform, record.unit = None, size
+        record.uniform, record.unit, record.shared = None, size, False
 
     @staticmethod
-    def _refine(record: Record, size: int) -> None:
-        """More labels per byte: a complex tensor seen as real, a tensor seen as a smaller type."""
-        ratio = record.unit // size
+    def _refine(record: Record, tensor: Tensor) -> None:
+        """A plane that spells out what repeats, with at least one label for each element of the tensor."""
         assert record.plane is not None
-        record.plane = record.plane.repeat_interleave(ratio)
+        unit = math.gcd(record.unit, tensor.element_size())
+        ratio = record.unit // unit
+        period = record.unit * len(record.plane)
+        periods = tensor.untyped_storage().nbytes() // period if period else 1
+        if ratio == periods == 1:
+            return
+        record.plane = record.plane.repeat_interleave(ratio).repeat(periods)
         if record.codes is not None:
-            record.codes = record.codes.repeat_interleave(ratio)
-        record.unit = size
+            record.codes = record.codes.repeat_interleave(ratio).repeat(periods)
+        record.unit, record.shared = unit, False
 
     def structure(self, tensor: Tensor) -> Labels:
         """Labels with the zeros and the blocking constants of known values made visible."""
@@ -175,31 +192,60 @@ def blocking(dtype: torch.dtype) -> float:
     return max(HARD_MASK, torch.finfo(dtype).min)
 
 
-def _through(flat: Tensor, tensor: Tensor, ratio: int) -> Tensor:
-    if ratio == 1:
-        return flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-    parts = flat.as_strided(
-        (*tensor.shape, ratio), (*(s * ratio for s in tensor.stride()), 1), tensor.storage_offset() * ratio
-    )
-    return parts.amax(-1)
+def _seen(flat: Tensor, unit: int, tensor: Tensor) -> Tensor | None:
+    """The labels of the tensor's elements, expanded where they repeat; `None` if its strides cut through units."""
+    shape, size, period = tensor.shape, tensor.element_size(), unit * len(flat)
+    if not tensor.numel():
+        return flat.new_empty(shape)
+    start, inside = divmod(tensor.storage_offset() * size % period, unit)
+    last = start  # the unit of the last element, and where in its unit it lies
+    strides = []
+    for n, stride in zip(shape, tensor.stride(), strict=True):
+        units, rest = divmod(stride * size % period, unit)
+        if n == 1:
+            units = 0
+        elif rest:
+            inside += (n - 1) * stride * size
+            units = 0
+        else:
+            last += (n - 1) * units
+        strides.append(units)
+    if inside + size > unit or last >= len(flat):
+        return None
+    return flat.as_strided(shape, strides, flat.storage_offset() + start)
 
 
-def _store(flat: Tensor, tensor: Tensor, ratio: int, values: Tensor) -> None:
-    if ratio == 1:
-        flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).copy_(values.expand(tensor.shape))
-        return
-    parts = flat.as_strided(
-        (*tensor.shape, ratio), (*(s * ratio for s in tensor.stride()), 1), tensor.storage_offset() * ratio
-    )
-    parts.copy_(values.expand(tensor.shape).unsqueeze(-1).expand(*tensor.shape, ratio))
+def _memory_order(tensor: Tensor) -> list[int] | None:
+    """The order of dimensions in which the tensor, which is as large as its storage, fills it; `None` if it does not."""
+    order = list(range(tensor.dim()))
+    if tensor.is_contiguous():
+        return order
+    strides = tensor.stride()
+    order.sort(key=lambda d: -strides[d])
+    return order if tensor.permute(order).is_contiguous() else None
 
 
-def _adopted(flat: Tensor) -> Tensor:
-    """A plane that a record may write into: the one given, unless another record holds it or it is a part of one."""
-    storage = flat.untyped_storage()
-    fresh = flat.is_contiguous() and storage.nbytes() == flat.numel() * flat.element_size()
-    if not fresh or getattr(storage, _HELD, False):
-        flat = flat.clone(memory_format=torch.contiguous_format)
-        storage = flat.untyped_storage()
-    setattr(storage, _HELD, True)
-    return flat
+def _repeated(plane: Tensor) -> tuple[Tensor, int]:
+    """Flat labels that, each repeated `count` times and all of that over and over, make up the plane."""
+    shape, strides = plane.shape, plane.stride()
+    first, last, count = 0, plane.dim(), 1
+    if not plane.numel():
+        return _flat(plane), 1
+    while last and (strides[last - 1] == 0 or shape[last - 1] == 1):
+        last -= 1
+        count *= shape[last]
+    while first < last and (strides[first] == 0 or shape[first] == 1):
+        first += 1
+    return _flat(plane.as_strided(shape[first:last], strides[first:last])), count
+
+
+def _flat(plane: Tensor) -> Tensor:
+    return plane.reshape(-1).contiguous()
+
+
+def _window(flat: Tensor, unit: int, tensor: Tensor) -> Tensor:
+    """The labels of all units of each element, `[*shape, units]`, from a plane that spells out what repeats."""
+    ratio = tensor.element_size() // unit
+    strides = [stride * ratio for stride in tensor.stride()]
+    start = flat.storage_offset() + tensor.storage_offset() * ratio
+    return flat.as_strided((*tensor.shape, ratio), (*strides, 1), start)

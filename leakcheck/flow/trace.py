@@ -32,7 +32,7 @@ class Trace:
     """What one traced forward established, for every sequence of tokens and every weight of these shapes.
 
     `horizon`, an integer tensor `[batch, seq]`: the label of the latest input that any feature of that output position
-    can see; with the default labels, its position. `covered`, boolean `[batch, seq]`: false where a hole was in the way, so
+    can see; with the default labels, its position; -1 if it sees none. `covered`, boolean `[batch, seq]`: false where a hole was in the way, so
     that the horizon is only the largest possible. `ops` counts the operations that ran.
     """
 
@@ -139,7 +139,7 @@ def conclude(tracer: Tracer, seen: Tensor, valid: Tensor | None = None) -> Trace
             tracer.reports.hole_at(place, op, "opaque op", carries)
     clear = torch.where(rows < UNWRITTEN, rows, KNOWN).amax(-1) if rows.shape[-1] else per_position
     latest = tracer.labels.max() if tracer.labels.numel() else 0
-    horizon = torch.where(covered, per_position, latest).long()
+    horizon = torch.where(covered, per_position, latest).long().clamp(min=-1)
     own = tracer.labels
     usable = torch.ones_like(covered) if valid is None else valid.expand(covered.shape)
     late = (clear > own) & usable

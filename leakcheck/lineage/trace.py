@@ -11,15 +11,13 @@ from torch import nn
 from leakcheck.checkpoints import source
 from leakcheck.checkpoints.axes import Axes
 from leakcheck.checkpoints.method1_v3 import Method1Plan
-from leakcheck.checkpoints.reading import STANDARD, Plan, Reading, Stage
+from leakcheck.checkpoints.reading import STANDARD, Plan, Reading, Spot, Stage
 from leakcheck.checkpoints.recorder import Call, Recording, record
 from leakcheck.config import Configuration
 from leakcheck.findings import Fidelity, Location
 from leakcheck.lineage.fidelity import fidelity
 from leakcheck.lineage.masks import Op, OpLog, describe
 from leakcheck.subjects import running
-
-Key = tuple[int, str, int | None]  # stage, path, layer
 
 
 @dataclass
@@ -65,7 +63,7 @@ class Application:
 class Lineage:
     """The lineage of one configuration. `origins` has one entry for each call that made a mask."""
 
-    stages: dict[Key, Passed]
+    stages: dict[Spot, Passed]
     origins: tuple[Origin, ...]
     standard_applications: tuple[Application, ...]
     recompute_applications: tuple[Application, ...]
@@ -114,10 +112,10 @@ def trace(model: nn.Module, plan: Plan, configuration: Configuration, token_ids:
     )
 
 
-def _stages(readings: list[Reading], family: set[int]) -> dict[Key, Passed]:
-    stages: dict[Key, Passed] = {}
+def _stages(readings: list[Reading], family: set[int]) -> dict[Spot, Passed]:
+    stages: dict[Spot, Passed] = {}
     for reading in readings:
-        key = (reading.stage.number, reading.path, reading.layer)
+        key = reading.spot
         passed = stages.get(key)
         if passed is None:
             location = source.locate(reading.code, reading.node)

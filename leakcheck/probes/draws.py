@@ -21,6 +21,8 @@ class Draw:
 # A large norm breaks masks whose value is merely large; two token draws make an accidental cancellation unlikely.
 DRAWS = (Draw("tokens-1", 1), Draw("tokens-2", 2), Draw("norm-100", 3, norm=100.0))
 
+_NORMS = (1.0, 1.0, 1.0, 10.0, 1000.0)  # of draws that are aimed at one pair of positions
+
 BASE, TWIN, PAST = 0, 1, 2  # rows that every batch starts with
 _ELEMENTS = 2**24  # a batch stays below this many pairwise elements, which bounds memory at long lengths
 
@@ -127,7 +129,40 @@ def _batch(
             tokens[cut:] = other[cut:]
             scale[cut:] = draw.norm
             rows.append((tokens, scale, cut, whole, draw.name))
-    while len(rows) in sizes or len(rows) == seq:
+    return _laid_out(rows, valid, sizes)
+
+
+def aimed(
+    reader: int, source: int, number: int, *, vocab_size: int, valid: torch.Tensor, seed: int, sizes: Collection[int]
+) -> Batch:
+    """Changes aimed at whether position `reader` reads position `source` behind it.
+
+    Changed are the source alone, all from the source on, and all behind the reader. With each `number` all tokens are
+    drawn anew; the source takes every token of the vocabulary in turn, and some embeddings are longer.
+    """
+    seq, generator = len(valid), torch.Generator().manual_seed(seed + 7919 * (number + 1))
+    base = torch.randint(vocab_size, (seq,), generator=generator)
+    other = (base + torch.randint(1, vocab_size, (seq,), generator=generator)) % vocab_size
+    every = torch.randperm(vocab_size, generator=torch.Generator().manual_seed(seed))
+    base[source], other[source] = every[2 * number % vocab_size], every[(2 * number + 1) % vocab_size]
+    past, last = base.clone(), int(valid.nonzero()[-1])
+    past[:last] = other[:last]
+
+    name, norm, one = f"aimed-{number}", _NORMS[number % len(_NORMS)], torch.ones(seq)
+    whole = 3  # the row after the first three
+    rows = [(base, one, seq, BASE, "base")] * 2 + [(past, one, seq, PAST, "past"), (other, norm * one, 0, whole, name)]
+    for what, cut, end in (("one token", source, source + 1), ("from it on", source, seq), ("behind", reader + 1, seq)):
+        tokens, scale = base.clone(), one.clone()
+        tokens[cut:end], scale[cut:end] = other[cut:end], norm
+        rows.append((tokens, scale, cut, whole, f"{name}, {what}"))
+    return _laid_out(rows, valid, sizes)
+
+
+def _laid_out(
+    rows: list[tuple[torch.Tensor, torch.Tensor, int, int, str]], valid: torch.Tensor, sizes: Collection[int]
+) -> Batch:
+    """Rows of tokens, scale, cut, whole and draw; twins fill them up to a number that tells the batch axis."""
+    while len(rows) in sizes or len(rows) == len(valid):
         rows.append(rows[TWIN])
     return Batch(
         tokens=torch.stack([row[0] for row in rows]),

@@ -168,6 +168,16 @@ def measure_rows(
     )
 
 
+@torch.no_grad()
+def measure_logits(
+    model: nn.Module, batch: Batch, configuration: Configuration, *, within: Within = nullcontext
+) -> Deltas:
+    """How far past logits move, and no more. Cost: one forward."""
+    with tapped(input_embedding(model), batch.scale), within():
+        logits = running.forward(model, batch.tokens, configuration)
+    return _moves(logits, batch)
+
+
 def planted_local(readings: Sequence[Reading], batch: Batch, plant_at: int) -> float | None:
     """The local delta of a stage to whose output a leak is added; `None` when no stage returns hidden states."""
     axes = batch.axes

@@ -86,7 +86,8 @@ class Prober:
         self.sizes = {size for parameter in model.parameters() for size in parameter.shape}
 
     @cached_property
-    def _double(self) -> tuple[nn.Module, Plan]:
+    def double(self) -> tuple[nn.Module, Plan]:
+        """A copy of the model in float64, and its plan."""
         model = copy.deepcopy(self.model).double()
         return model, self.plan_for(model)
 
@@ -103,23 +104,25 @@ class Prober:
         valid = running.valid_positions(configuration, self.seq)
         return list(batches(seq=self.seq, vocab_size=self.vocab_size, valid=valid, seed=self.seed, sizes=self.sizes))
 
-    def probe(self, configuration: Configuration) -> Probed:
+    def probe(self, configuration: Configuration, only: Batch | None = None) -> Probed:
         """Measure, decide, and put the controls to the harness.
+
+        With `only`, a batch in which float64 saw something move, in place of all cuts of all draws.
 
         Raises:
             SubjectCrash: the forward raised or returned NaN.
             NothingChecked: there is no pair of positions.
         """
-        work = self.batches(configuration)
+        work = self.batches(configuration) if only is None else [only]
         with running.configured(self.model, configuration):
             measured = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
             independent = self._independent(measured[0], work[0], configuration)
-        outcome = self._decide(measured, work, configuration) if independent else None
+        outcome = self._decide(measured, work, configuration, seen=only is not None) if independent else None
         if outcome is None or not self._stands_alone(outcome, work, configuration):
             independent = False
             with running.configured(self.model, configuration):
                 measured = [measure.measure_rows(self.model, batch, configuration) for batch in work]
-            outcome = self._decide(measured, work, configuration)
+            outcome = self._decide(measured, work, configuration, seen=only is not None)
 
         covered = torch.stack([batch.covered_pairs for batch in work]).any(0)
         with running.configured(self.model, configuration):
@@ -137,11 +140,13 @@ class Prober:
             controls=(Control("two equal inputs", "no delta", outcome.repeatable), *planted),
         )
 
-    def _decide(self, single: list[Measurement], work: Sequence[Batch], configuration: Configuration) -> "_Outcome":
-        """What moved in float32 is measured again in float64, in the same way."""
-        if not any(_suspicious(measurement) for measurement in single):
+    def _decide(
+        self, single: list[Measurement], work: Sequence[Batch], configuration: Configuration, *, seen: bool
+    ) -> "_Outcome":
+        """What moved in float32, or was `seen` to move, is measured again in float64, in the same way."""
+        if not seen and not any(_suspicious(measurement) for measurement in single):
             return _Outcome(single, single, "")
-        model, plan = self._double
+        model, plan = self.double
         configured = running.configured(model, configuration, recompute_context=precision.float64)
         each = self.each_gradient and any(_has_gradient(measurement) for measurement in single)
         try:
@@ -169,7 +174,7 @@ class Prober:
         if worst is None or outcome.double is None:
             return True
         batch = next(b for b in work if (worst.draw, worst.cut) in zip(b.draws, b.cut.tolist(), strict=True))
-        model, _ = self._double
+        model, _ = self.double
         pair = batch.only(worst.draw, worst.cut)
         with running.configured(model, configuration):
             alone = measure.measure_rows(model, pair, configuration, within=precision.float64)

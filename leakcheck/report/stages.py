@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from leakcheck.findings import Checkpoint, Verdict, worst
 from leakcheck.report.layout import Row, Section, Table
-from leakcheck.report.words import magnitude, number, place, shortened, span, verdict
+from leakcheck.report.words import ahead, magnitude, number, place, shortened, span, verdict
 
 _GRAVE = (Verdict.LEAK, Verdict.CONTAMINATED, Verdict.SUSPECT)
+_SILENT = (Verdict.NOT_APPLICABLE, Verdict.OPEN)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """`worst` has the gravest verdict and among those the largest output delta; `layers` are all that share both.
+    """`worst` has the gravest verdict, among those the largest output delta, then horizon; `layers` share the first two.
 
     `remarks` are what the worst one does not tell: configurations under which the stage never ran, and notes.
     """
@@ -24,18 +25,18 @@ class Measured:
     remarks: tuple[str, ...]
 
     @property
-    def cells(self) -> tuple[str, str, str]:
-        """Verdict, output delta, layers; control flow has no tensor, so that it ran is all there is to tell."""
-        if self.worst.output_delta is None and self.worst.verdict not in _GRAVE:
-            return f"ran {self.runs}", "", ""
-        return verdict(self.worst.verdict), number(self.worst.output_delta), self.layers
+    def cells(self) -> tuple[str, str, str, str]:
+        """Verdict, horizon, output delta, layers; where there is no tensor, that it ran is all there is to tell."""
+        if self.worst.output_delta is None and self.worst.verdict in _SILENT:
+            return f"ran {self.runs}", "", "", ""
+        return verdict(self.worst.verdict), ahead(self.worst.horizon), number(self.worst.output_delta), self.layers
 
 
 def measure(checkpoints: Sequence[Checkpoint], configurations: Sequence[str]) -> Measured:
     """`configurations` are all that were audited: a stage without a checkpoint under one of them did not run there."""
     gravest = worst(c.verdict for c in checkpoints)
     candidates = [c for c in checkpoints if c.verdict is gravest]
-    chosen = max(candidates, key=lambda c: magnitude(c.output_delta))
+    chosen = max(candidates, key=lambda c: (magnitude(c.output_delta), magnitude(c.horizon)))
     largest = magnitude(chosen.output_delta)
     layers = {c.layer for c in candidates if c.layer is not None and magnitude(c.output_delta) == largest}
     runs = dict.fromkeys(configurations, 0)
@@ -81,16 +82,17 @@ def checkpoint_section(checkpoints: Sequence[Checkpoint]) -> Section:
         if alone:
             cells.append(head.module)
         for path in paths:
-            cells += measured[path].cells if path in measured else ("", "", "")
+            cells += measured[path].cells if path in measured else ("", "", "", "")
         rows.append(Row(tuple(cells), tuple(_details(head, measured)), group=head.phase))
     columns = (
         "#",
         "stage",
         *(("module",) if alone else ()),
-        *(column for path in paths for column in (path, "delta", "layer")),
+        *(column for path in paths for column in (path, "sees", "delta", "layer")),
     )
     lines = (
-        "At the worst layer and configuration. Delta: how far past outputs moved with future tokens.",
+        "At the worst layer and configuration. Sees: how many positions ahead a position can see at most, for all",
+        "tokens and weights; ? where the proof has a hole. Delta: how far past outputs moved with future tokens.",
         "Local: how far with the future rows of the stage's own input. Gradient: towards future embeddings.",
         "LEAK: the stage lets the future in by itself. CONTAMINATED: it only passes on what came in.",
     )

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from leakcheck.codes import CONTROL_FLOW, NO_RULE, OPAQUE, SOFT_MASK
 from leakcheck.errors import ExitCode
 from leakcheck.findings import (
+    REACH,
     AblationRow,
     AuditResult,
     Conclusion,
@@ -21,12 +23,13 @@ from leakcheck.report.stages import checkpoint_section, data_flow_section
 from leakcheck.report.words import counted, magnitude, number, place, shortened, verdict
 
 _ESTABLISHED = {
-    Verdict.PROVEN: "by flow, for every token sequence",
+    Verdict.PROVEN: "no past output depends on a future token",
     Verdict.OPEN: "measured clean, not proven",
     Verdict.SUSPECT: "signs of the future, no witness",
     Verdict.LEAK: "the future reaches the past",
     Verdict.NOT_APPLICABLE: "nothing to measure",
 }
+_HOLES = {code.id for code in (NO_RULE, OPAQUE, CONTROL_FLOW)}
 _WARNED = f"exit {ExitCode.GATE_HOLDS}: gate holds with a warning, exit {ExitCode.INCONCLUSIVE} under --strict"
 _EXIT = {
     Verdict.PROVEN: f"exit {ExitCode.GATE_HOLDS}: gate holds",
@@ -75,6 +78,10 @@ def sections(result: AuditResult) -> list[Section]:
     ]
 
 
+def _positions(result: AuditResult) -> str:
+    return counted(result.subject.seq_len, "position")
+
+
 def _missed(result: AuditResult) -> list[str]:
     return [control.name for control in result.controls if not control.caught]
 
@@ -101,10 +108,12 @@ def _evidence(result: AuditResult) -> str:
             beyond = f" beyond rounding (at most {number(largest)})" if largest else ""
             return (
                 f"No change of a future token moved any past output{beyond} in {everywhere}; "
-                f"{_coverage(measured)} (past, future) position pairs."
+                f"{_coverage(measured)} (past, future) position pairs.{_hole(result)}"
             )
         case Verdict.PROVEN:
-            return f"No past output depends on a future token in {everywhere}."
+            soft = any(f.code == SOFT_MASK.id for f in result.findings)
+            margin = f" It holds as long as scores stay above the soft masks ({SOFT_MASK.id})." if soft else ""
+            return f"Proven in {everywhere} {REACH}, with the mask given, for {_positions(result)}.{margin}"
         case _:
             return "No configuration could be measured."
 
@@ -119,6 +128,14 @@ def _witness(result: AuditResult, leaking: Sequence[ConfigurationResult], everyw
     if first:
         evidence += f" See {first.code} at {PurePath(first.file).name}{f':{first.line}' if first.line else ''}."
     return evidence
+
+
+def _hole(result: AuditResult) -> str:
+    """Why it is not proven: the first hole."""
+    hole = next((f for f in result.findings if f.code in _HOLES), None)
+    if hole is None:
+        return ""
+    return f" The proof ends at {hole.code}{f', {PurePath(hole.file).name}:{hole.line}' if hole.file else ''}."
 
 
 def _verb(leaking: Sequence[ConfigurationResult]) -> str:
@@ -146,6 +163,8 @@ def configuration_section(configurations: Sequence[ConfigurationResult]) -> Sect
     )
     padded = sum(c.padded_queries for c in configurations)
     lines = ["Columns: the attention mask given. Number: how far a past output moved."]
+    if any(c.verdict is Verdict.PROVEN for c in configurations):
+        lines.append(f"PROVEN: {REACH}; with the mask given, at this length.")
     if padded:
         moved = sum(c.padded_queries_moved for c in configurations)
         lines.append(f"Padded query rows, never used and so counted apart: {moved} of {padded} moved.")

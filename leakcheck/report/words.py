@@ -18,6 +18,11 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.2g}"
 
 
+def ahead(horizon: int | None) -> str:
+    """How far a stage can see: `+0`, `+12`; `?` where nothing is proven."""
+    return "?" if horizon is None else f"+{horizon}"
+
+
 def magnitude(value: float | None) -> float:
     """To rank deltas by: no delta comes first, NaN last, since nobody knows how large it is."""
     if value is None:

@@ -31,7 +31,7 @@ _EXACT = tuple(
         (r"(.*_)?vocab_size(_.*)?", VOCABULARY),
         ("|".join(name for name in MAXIMUM if name != BLOCK_SIZE), POSITIONS),
         (r"original_max_position_embeddings", POSITIONS // 2),
-        (r"hidden_size|n_embd|d_model|emb_dim|embedding_dim|embedding_size|dim|word_embed_proj_dim", HIDDEN),
+        (r"hidden_size(_global)?|n_embd|d_model|emb_dim|embedding_dim|embedding_size|dim|word_embed_proj_dim", HIDDEN),
         (r"(in|out)put_embedding_size|lru_width|hidden_size_per_layer_input", HIDDEN),
         (r"(.*_)?intermediate_size(_.*)?|(.*_)?ffn?_(dim|size|hidden_size)|feed_forward_size", FEED_FORWARD),
         (r"n_inner|d_inner|d_ff|dff|dim_ff|hidden_dim|inner_dim|mlp_dim|mamba_d_ssm", FEED_FORWARD),
@@ -61,16 +61,23 @@ _AT_MOST = tuple(
 )
 
 
-def shrink(config: PreTrainedConfig) -> PreTrainedConfig:
+def shrink(config: PreTrainedConfig, **toy: Any) -> PreTrainedConfig:
     """The same configuration at toy size: only fields it has, and `None` (no window, no groups) stays `None`.
 
     Three layers, or one for each kind of layer where there are more kinds; vocabulary 97; four heads, which share two
-    key/value heads if heads were shared before; windows, chunks, blocks and kernels of at most 4 tokens.
+    key/value heads if heads were shared before; windows, chunks, blocks and kernels of at most 4 tokens. Fields in
+    `toy` are taken as they are; a dictionary among them is merged into the one of that name.
 
     Raises:
         Exception: whatever the configuration's class raises where its own checks refuse these sizes.
     """
-    return type(config).from_dict(_small(_constructor_fields(config)))
+    return type(config).from_dict(_merged(_small(_constructor_fields(config)), toy))
+
+
+def _merged(values: dict[Any, Any], over: dict[Any, Any]) -> dict[Any, Any]:
+    """`values` with those in `over` in their place, dictionaries key by key."""
+    both = {k: _merged(values[k], v) for k, v in over.items() if isinstance(v, dict) and isinstance(values.get(k), dict)}
+    return {**values, **over, **both}
 
 
 def _constructor_fields(config: PreTrainedConfig) -> dict[str, Any]:

@@ -1,0 +1,167 @@
+"""The proof: one forward with flow's labels, read at the output and at every checkpoint."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leakcheck.checkpoints.axes import Axes
+from leakcheck.checkpoints.reading import Spot
+from leakcheck.checkpoints.recorder import record
+from leakcheck.config import Configuration
+from leakcheck.findings import Control
+from leakcheck.flow.labels import LARGEST
+from leakcheck.flow.reports import Hole, SoftMask
+from leakcheck.flow.trace import Trace, Tracer, Violation, conclude
+from leakcheck.flow.widening import explained
+from leakcheck.probes.probe import Prober
+from leakcheck.subjects import running
+from leakcheck.subjects.subject import input_embedding
+
+_ROWS = 2  # of a traced batch: with one alone, what mixes up rows and positions would go unseen
+UNTRACEABLE = "untraceable forward"  # a hole of the audit's own: the subject runs, but not with labels
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """What flow established under one configuration, for every token sequence and all weights of these shapes.
+
+    A horizon is how many positions beyond its own the furthest-seeing valid position can see: 0 for none, `None` where
+    a hole was in the way or positions cannot be told. `horizon` is that of the logits, `horizons` those of the
+    checkpoints.
+    """
+
+    horizon: int | None = None
+    horizons: dict[Spot, int | None] = field(default_factory=dict)
+    violations: tuple[Violation, ...] = ()
+    holes: tuple[Hole, ...] = ()
+    soft_masks: tuple[SoftMask, ...] = ()
+    controls: tuple[Control, ...] = ()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether flow saw what was planted for it."""
+        return all(control.caught for control in self.controls)
+
+    @property
+    def holds(self) -> bool:
+        return self.trusted and self.horizon == 0 and not self.holes
+
+    @property
+    def hard(self) -> bool:
+        """Whether no finite mask value bears it: then nothing that the probes could try would cross."""
+        return self.holds and not self.soft_masks
+
+
+class Prover:
+    """Traces the model of a prober; the control is put once for each attention backend."""
+
+    def __init__(self, prober: Prober):
+        self.prober, self.model, self.plan = prober, prober.model, prober.plan
+        self._controls: dict[str, tuple[Control, ...]] = {}
+
+    def prove(self, configuration: Configuration) -> Proof:
+        """Trace one forward. If it cannot run with labels that is a hole: it ran without them.
+
+        Cost: one forward of two rows; another one for the control, the first time that a backend is met.
+        """
+        tokens = self.prober.batches(configuration)[0].tokens[:_ROWS]
+        valid = running.valid_positions(configuration, tokens.shape[1])
+        try:
+            trace, horizons = self._trace(configuration, tokens, valid)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            carries = f"every output may depend on every input; with labels the forward stops with {reason}"
+            return Proof(holes=(Hole(f"{type(self.model).__name__}.forward", UNTRACEABLE, carries, None),))
+        if configuration.attention not in self._controls:
+            self._controls[configuration.attention] = self._planted(configuration, tokens, valid, trace)
+        covered = bool(trace.covered.all())
+        own = torch.arange(tokens.shape[1])
+        return Proof(
+            horizon=max(0, int((trace.horizon - own)[:, valid].max())) if covered else None,
+            horizons=horizons,
+            violations=trace.violations,
+            holes=trace.holes,
+            soft_masks=trace.soft_masks,
+            controls=self._controls[configuration.attention],
+        )
+
+    def _trace(
+        self, configuration: Configuration, tokens: Tensor, valid: Tensor
+    ) -> tuple[Trace, dict[Spot, int | None]]:
+        axes = Axes(*tokens.shape)
+
+        def run(token_ids: Tensor) -> Tensor:
+            return running.forward(self.model, token_ids, configuration)
+
+        # Gradients are on where users have them on: some modules run other kernels then.
+        with running.configured(self.model, configuration), torch.set_grad_enabled(configuration.mode != "eval"):
+            tracer = Tracer(self.model, tokens)
+            try:
+                with tracer:
+                    logits, recording = record(lambda: run(tokens), **self.plan.watch())
+                    # Readings run pieces of the subject again, whose results need labels too.
+                    readings = self.plan.readings(recording, axes)
+                horizons: dict[Spot, int | None] = {}
+                for reading in readings:
+                    if reading.tensors:
+                        key = reading.spot
+                        seen = [_ahead(axes.rows(tracer.read(tensor)), valid) for tensor in reading.tensors]
+                        horizons[key] = _furthest([*seen, horizons.get(key, 0)])
+                output = tracer.read(logits)
+                if tracer.reports.widened:
+                    explained(run, tokens, tracer.reports)
+                return conclude(tracer, output, valid), horizons
+            finally:
+                tracer.close()
+
+    def _planted(
+        self, configuration: Configuration, tokens: Tensor, valid: Tensor, clean: Trace
+    ) -> tuple[Control, ...]:
+        """Behind the embedding one position reads its successor, which reads it in turn: only the first is a leak."""
+        usable = (valid[:-1] & valid[1:]).nonzero()
+        if not len(usable):
+            return ()
+        at = int(usable[len(usable) // 2])
+        if not clean.covered[:, at : at + 2].all():
+            return ()  # a hole is in the way of what would be planted, and forbids a proof by itself
+
+        def plant(module: nn.Module, args: tuple, output: Any) -> Any:
+            if not isinstance(output, Tensor) or output.shape[:2] != tokens.shape:
+                return None
+            handed_on = output.clone()
+            handed_on[:, at] += output[:, at + 1]
+            handed_on[:, at + 1] += output[:, at]
+            return handed_on
+
+        handle = input_embedding(self.model).register_forward_hook(plant)
+        try:
+            planted, _ = self._trace(configuration, tokens, valid)
+            violating = {(v.batch, v.position) for v in planted.violations}
+        except Exception:  # it ran without the plant
+            violating = set()
+        finally:
+            handle.remove()
+        before = {(v.batch, v.position) for v in clean.violations}
+        leak = {(row, at) for row in range(len(tokens))}
+        return (
+            Control("flow: one position reads its successor's embedding", "violation", leak <= violating),
+            Control("flow: one position reads its predecessor's embedding", "no violation", violating <= before | leak),
+        )
+
+
+def _ahead(labels: Tensor | None, valid: Tensor) -> int | None:
+    """The horizon of a tensor's labels `[batch, seq, features]`."""
+    if labels is None or not labels.numel() or not valid.any():
+        return None
+    latest = labels.amax(-1).long()[:, valid]  # [batch, valid]
+    if bool((latest > LARGEST).any()):  # a hole
+        return None
+    return max(0, int((latest - valid.nonzero()[:, 0]).max()))
+
+
+def _furthest(horizons: Iterable[int | None]) -> int | None:
+    every = list(horizons)
+    return None if None in every else max(h for h in every if h is not None)
