@@ -68,7 +68,7 @@ def _of_configuration(examined: Examined, context: _Context) -> list[Finding]:
         found.extend(_leaks(examined, context))
         if contradicted(probed, proof):
             found.append(_contradiction(examined, context))
-    elif probed.logits.moved:
+    elif probed.repeatable and probed.logits.moved:
         found.append(
             context.finding(
                 codes.FUTURE_DEPENDENCE, Verdict.SUSPECT, examined, f"the output moves, {probed.unconfirmed}",
@@ -96,10 +96,10 @@ def _contradiction(examined: Examined, context: _Context) -> Finding:
 def _admitted(examined: Examined, context: _Context) -> Finding:
     violations = examined.proof.violations
     widest = max(violations, key=lambda v: v.source - v.position)
-    positions = len({v.position for v in violations})
+    readers = len({v.position for v in violations})
+    who = "1 position" if readers == 1 else f"{readers} positions"
     message = (
-        f"position {widest.position} may read position {widest.source}, and {positions} in all a later one; "
-        f"{examined.sought}"
+        f"{who} may read a later one, position {widest.position} as late a one as {widest.source}; {examined.sought}"
     )
     return context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message)
 

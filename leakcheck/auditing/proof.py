@@ -21,6 +21,7 @@ from leakcheck.subjects import running
 from leakcheck.subjects.subject import input_embedding
 
 _ROWS = 2  # of a traced batch: with one alone, what mixes up rows and positions would go unseen
+_CARRIED = ("op without a rule", "rule failed")  # kinds of holes that labels show behind them; others they do not
 UNTRACEABLE = "untraceable forward"  # a hole of the audit's own: the subject runs, but not with labels
 
 
@@ -70,17 +71,18 @@ class Prover:
         tokens = self.prober.batches(configuration)[0].tokens[:_ROWS]
         valid = running.valid_positions(configuration, tokens.shape[1])
         try:
-            trace, horizons = self._trace(configuration, tokens, valid)
+            trace, horizon, horizons = self._trace(configuration, tokens, valid)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             carries = f"every output may depend on every input; with labels the forward stops with {reason}"
             return Proof(holes=(Hole(f"{type(self.model).__name__}.forward", UNTRACEABLE, carries, None),))
         if configuration.attention not in self._controls:
             self._controls[configuration.attention] = self._planted(configuration, tokens, valid, trace)
-        covered = bool(trace.covered.all())
-        own = torch.arange(tokens.shape[1])
+        if any(hole.kind not in _CARRIED for hole in trace.holes):
+            horizon = horizon or None
+            horizons = {spot: seen or None for spot, seen in horizons.items()}
         return Proof(
-            horizon=max(0, int((trace.horizon - own)[:, valid].max())) if covered else None,
+            horizon=horizon,
             horizons=horizons,
             violations=trace.violations,
             holes=trace.holes,
@@ -90,7 +92,8 @@ class Prover:
 
     def _trace(
         self, configuration: Configuration, tokens: Tensor, valid: Tensor
-    ) -> tuple[Trace, dict[Spot, int | None]]:
+    ) -> tuple[Trace, int | None, dict[Spot, int | None]]:
+        """The trace, the horizon of the logits, those of the checkpoints."""
         axes = Axes(*tokens.shape)
 
         def run(token_ids: Tensor) -> Tensor:
@@ -107,13 +110,13 @@ class Prover:
                 horizons: dict[Spot, int | None] = {}
                 for reading in readings:
                     if reading.tensors:
-                        key = reading.spot
                         seen = [_ahead(axes.rows(tracer.read(tensor)), valid) for tensor in reading.tensors]
-                        horizons[key] = _furthest([*seen, horizons.get(key, 0)])
+                        horizons[reading.spot] = _furthest([*seen, horizons.get(reading.spot, 0)])
                 output = tracer.read(logits)
+                horizon = _ahead(output.flatten(2), valid)
                 if tracer.reports.widened:
                     explained(run, tokens, tracer.reports)
-                return conclude(tracer, output, valid), horizons
+                return conclude(tracer, output, valid), horizon, horizons
             finally:
                 tracer.close()
 
@@ -138,7 +141,7 @@ class Prover:
 
         handle = input_embedding(self.model).register_forward_hook(plant)
         try:
-            planted, _ = self._trace(configuration, tokens, valid)
+            planted, _, _ = self._trace(configuration, tokens, valid)
             violating = {(v.batch, v.position) for v in planted.violations}
         except Exception:  # it ran without the plant
             violating = set()

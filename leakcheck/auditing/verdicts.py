@@ -45,20 +45,20 @@ def stage_verdicts(probed: Probed, proof: Proof, *, leaks: bool) -> dict[Spot, V
         measured.setdefault(key, []).append(verdict)
         if decided.moved:
             moved.add(key)
-    verdicts = {key: worst(measured.get(key, ())) for key in (*measured, *proof.horizons)}
-    for key, horizon in proof.horizons.items():
-        if key not in moved and horizon is not None:
-            verdicts[key] = _of_unmoved(verdicts[key], horizon, probed, proof)
+    verdicts = {spot: worst(found) for spot, found in measured.items()}
+    for spot, horizon in proof.horizons.items():
+        if spot not in moved:
+            verdicts[spot] = _of_unmoved(verdicts.get(spot, Verdict.OPEN), horizon, probed, proof)
     return verdicts
 
 
-def _of_unmoved(measured: Verdict, horizon: int, probed: Probed, proof: Proof) -> Verdict:
+def _of_unmoved(measured: Verdict, horizon: int | None, probed: Probed, proof: Proof) -> Verdict:
+    if horizon is None:
+        return measured
     if horizon > 0:
         return Verdict.SUSPECT
     signs = measured is Verdict.SUSPECT  # a gradient, or a move with other inputs of its own
-    if not _trusted(probed, proof) or (signs and proof.soft_masks):
-        return measured
-    return Verdict.PROVEN
+    return measured if not _trusted(probed, proof) or (signs and proof.soft_masks) else Verdict.PROVEN
 
 
 def _trusted(probed: Probed, proof: Proof) -> bool:

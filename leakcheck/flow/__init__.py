@@ -2,8 +2,8 @@
 
     trace(model, input_ids).horizon     # [batch, seq]: how late an input each output position can see
 
-An op that flow does not know makes a hole. There are two ways to close it. A custom op (`torch.library.custom_op`) can be
-given a rule, written in the algebra of `leakcheck.flow.labels`; it is believed:
+An op that flow does not know makes a hole. There are two ways to close it. A custom op (`torch.library.custom_op`) can
+be given a rule, written in the algebra of `leakcheck.flow.labels`; it is believed:
 
     @flow.rule("mylib::swiglu", rowwise=True)
     def swiglu(x, gate):

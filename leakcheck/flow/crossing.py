@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leakcheck.flow.provenance import At, Move, Recording
-from leakcheck.flow.rows import Axis, Layout, groups, index
+from leakcheck.flow.rows import Axis, Layout, Shape, groups, index
 
 Extent = tuple[int, int]  # the size of an axis, or of several taken as one; the index along it
 
@@ -19,9 +19,13 @@ _WINDOWED = ("conv", "pool", "upsample", "im2col")
 
 @dataclass(frozen=True, eq=False)
 class Crossing:
-    """`number` is that of the move to blame. `turned_by` reversed the sequence before it, if any did."""
+    """`number` is that of the move to blame. It leads to position `row`, if that can be told there.
+
+    `turned_by` reversed the sequence before it, if any did.
+    """
 
     number: int
+    row: int | None
     turned_by: Move | None = None
 
 
@@ -34,10 +38,9 @@ def crossing(way: Sequence[Move], recording: Recording, axis: Axis, source: int)
         if walk.crossed is None:
             walk.follow(number, move)
         if walk.crossed is not None:
-            return Crossing(walk.crossed, walk.turned_by)
-    if way and (told := axis.row(way[-1].made.shape, way[-1].target)) is not None and told < source and walk.suspect:
-        return Crossing(walk.suspect - 1)
-    return Crossing(_first_elsewhere(way, axis, source))
+            return Crossing(walk.crossed, walk.row, walk.turned_by)
+    number = _first_elsewhere(way, axis, source)
+    return Crossing(number, axis.row(way[number].made.shape, way[number].target))
 
 
 class _Walk:
@@ -49,8 +52,9 @@ class _Walk:
         self.turned_by: Move | None = None
         self.mirror = 0  # index + mirrored index, while the sequence is reversed
         self.number = 0
-        self.suspect = 0  # 1 + number of a move that could have crossed, which is not told yet
+        self.suspect: int | None = None  # the first move that may have crossed, which is not told yet
         self.crossed: int | None = None
+        self.row: int | None = None  # to which row
 
     def real(self, row: int) -> int:
         return row if self.turned_by is None else self.mirror - row
@@ -64,31 +68,47 @@ class _Walk:
         if self.home is not None:
             self.home = _seen(before.made, before.target, move.taken, move.source, self.home)
         if len(told) == 1 and not aligned:
-            if self.real(told[0]) < self.source:
-                self.crossed = self.suspect - 1 if self.suspect else self.number
-            elif self.home is None:
-                self.home = {(self.axis.size, told[0])}
+            self._put(told[0])
+            self.home = self._extents(move.taken.shape, move.source)
 
     def follow(self, number: int, move: Move) -> None:
         self.number = number
         if number == 0:
-            self.home = {
-                (n, i) for n, i in self._extents(move) if self.axis.row((n,), (i,)) == self.source
-            } or {(self.axis.size, self.source)}
-        if self.home is not None:
-            kept = {(n, i) for n, i in self.home if any(index(move.made.shape, move.target, g) == i for g in groups(move.made.shape, n))}
-            if kept:
-                self.home = kept
-                return
-        if move.mixes():
+            self.home = self._extents(move.taken.shape, move.source) or {(self.axis.size, self.source)}
+        made, at = move.made.shape, move.target
+        kept = {(n, i) for n, i in self.home or () if any(index(made, at, group) == i for group in groups(made, n))}
+        if kept:
+            self.home = kept
+            self._turned_in_the_middle(move)
+        elif move.mixes():
             self._mixed(move)
         else:
             self._moved(move)
 
-    def _extents(self, move: Move) -> list[Extent]:
-        shape, at = move.taken.shape, move.source
-        sizes = (self.axis.size, self.axis.size * self.axis.other)
-        return [(n, index(shape, at, group)) for n in sizes for group in groups(shape, n)]
+    def _turned_in_the_middle(self, move: Move) -> None:
+        """The sequence may be reversed around the element, which stays where it is."""
+        middle = [n for n, i in self.home or () if 2 * i == n - 1]
+        if not middle or move.source != move.target or move.taken.shape != move.made.shape or move.mixes():
+            return
+        for (dim, *rest) in groups(move.taken.shape, middle[0]):
+            if not rest and move.reverses(dim):
+                self._turn(move, move.source[dim], move.target[dim])
+
+    def _turn(self, move: Move, before: int, after: int) -> None:
+        self.mirror = self.real(before) + after
+        self.turned_by = move if self.turned_by is None else None
+
+    def _extents(self, shape: Shape, at: At) -> set[Extent]:
+        for size in (self.axis.size, self.axis.size * self.axis.other):
+            if found := groups(shape, size):
+                return {(size, index(shape, at, group)) for group in found}
+        return set()
+
+    def _put(self, row: int) -> None:
+        """The element was put in a row without being changed. Whatever changed it before that may be why it is there."""
+        if self.real(row) < self.source:
+            self.crossed, self.row = self.number if self.suspect is None else self.suspect, self.real(row)
+        self.suspect = None
 
     def _moved(self, move: Move) -> None:
         """A pure move: the element is at home where it was put, unless that is an earlier position."""
@@ -96,37 +116,28 @@ class _Walk:
         rows = self.axis.rows(move.made.shape, move.target)
         if dim is not None:
             size, at = move.made.shape[dim], move.target[dim]
-            if size == self.axis.size == move.taken.shape[dim] and move.reverses(dim, dim):
-                before = self.real(move.source[dim])
-                self.turned_by = move if self.turned_by is None else None
-                self.mirror = before + at
-                self.home = {(size, at)}
-                if self.turned_by is None and at < self.source:
-                    self.crossed = self.number
-                return
+            if size == self.axis.size == move.taken.shape[dim] and move.reverses(dim):
+                self._turn(move, move.source[dim], at)
             self.home = {(size, at)}
-        elif len(rows) == 1:
-            self.home = {(self.axis.size, rows[0])}
         else:
-            self.home = None
-        if len(rows) == 1 and self.real(rows[0]) < self.source:
-            self.crossed = self.suspect - 1 if self.suspect else self.number
+            self.home = self._extents(move.made.shape, move.target) or None
+        if len(rows) == 1:
+            self._put(rows[0])
 
     def _mixed(self, move: Move) -> None:
         """Something new comes of the element and of others, elsewhere."""
         if self.home is None and (met := self._met(move)) is not None:
             if self.real(met) < self.source:
-                self.crossed = self.number
+                self.crossed, self.row = self.number, self.real(met)
             return
         rows = self.axis.rows(move.made.shape, move.target)
         dim = self._dim(move)
         if rows:
             if min(self.real(row) for row in rows) < self.source:
-                self.crossed = self.number
-            else:
-                self.home = {(self.axis.size, row) for row in rows}
+                self.crossed, self.row = self.number, self.real(rows[0]) if len(rows) == 1 else None
+            self.home = self._extents(move.made.shape, move.target)
         elif dim is not None and any(word in move.step.name for word in _WINDOWED):
-            self.suspect = self.suspect or self.number + 1
+            self.suspect = self.number if self.suspect is None else self.suspect
             self.home = {(move.made.shape[dim], move.target[dim])}
         elif self.home is not None and (other := self._elsewhere(move)) is not None:
             (size, before), after = other

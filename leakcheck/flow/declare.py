@@ -1,4 +1,4 @@
-"""Declared functions: what flow cannot look into (numpy, a compiled kernel, an FFT), taken at its author's word, once checked.
+"""Declared functions: what flow cannot look into (numpy, a compiled kernel, an FFT), believed once it is checked.
 
     @flow.declare("causal", dim=1)
     def long_convolution(x, kernel): ...
@@ -10,13 +10,12 @@ argument and `...` are all other dimensions, which mix:
     positionwise        out[b, t, ...] = max of x[b, t, ...]
     causal              out[b, t, ...] = max of x[b, s, ...] over s <= t
 
-`dim` is the dimension of the positions t and `batch` that of b (`None`: batch rows mix as well). An argument or a result
-that lacks one of them, or differs in its size there, counts as a whole.
+`dim` is the dimension of the positions t and `batch` that of b (`None`: batch rows mix as well). An argument or a
+result that lacks one of them, or differs in its size there, counts as a whole.
 
-The declaration is not taken on trust: before it is believed, the function alone is run on the shapes with which it is
-called in this trace, in float64 where it takes that, with every position changed by itself and with half of all
-positions changed at a time. If a result moves that the declaration does not allow to, the declaration is a hole that
-names the counterexample. What brute force may miss is what happens only at values that it did not try.
+The declaration is not taken on trust (`counterexample.py`): where brute force on the function alone, on the shapes with
+which this trace calls it, moves a result that the declaration does not allow to move, it is a hole that says so. What
+brute force may miss is what happens only at values that it did not try.
 
 A declared function must depend on nothing but its arguments and parameters, and must write to none of them; what the
 trace can see of the contrary is a hole as well. Outside of a trace it is the plain function.
@@ -24,33 +23,28 @@ trace can see of the contrary is a hole as well. Outside of a trace it is the pl
 Where the function is an op (`torch.library.custom_op`), a rule says more than a declaration: `leakcheck.flow.rule`.
 """
 
-import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from leakcheck.flow import labels as L
 from leakcheck.flow.context import tensors_of
+from leakcheck.flow.counterexample import Check, same
 from leakcheck.flow.escapes import HANDLERS, VALUES, Escapes
 from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.rules.sorting import running
 from leakcheck.flow.sizes import Sizes
-from leakcheck.subjects.subject import randomise
 
 Kind = Literal["pointwise", "positionwise", "causal"]
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_DRAWS = 3  # the first on the values of the trace, the others on random ones
-_SINGLE = 2048  # elements of a pointwise function that are changed by themselves; positions always are
-_ROUNDING = 2.0**10  # in units of the machine epsilon of the largest output
 
 
 def declare(kind: Kind, *, dim: int | None = None, batch: int | None = 0) -> Callable[[Function], Function]:
@@ -108,7 +102,7 @@ class Declaration:
             result = self.function(*args, **kwargs)
         with torch._C.DisableTorchFunction(), _disable_current_modes():
             outputs = tree_leaves(result)
-            written = [x for x, old in zip(leaves, before, strict=True) if not _same(x, old)]
+            written = [x for x, old in zip(leaves, before, strict=True) if not same(x, old)]
             faults = []
             if inside.captured:
                 faults.append("it reads a token-dependent tensor that is no argument")
@@ -119,7 +113,9 @@ class Declaration:
             if labelled and not faults:
                 key = (self, *_signature(args, kwargs, operands))
                 if key not in escapes.declared:
-                    escapes.declared[key] = Check(self, args, kwargs, operands).counterexample()
+                    escapes.declared[key] = Check(
+                        self.function, self.label, self.cells, args, kwargs, operands
+                    ).counterexample()
                 if refuted := escapes.declared[key]:
                     faults.append(refuted)
             for fault in faults:
@@ -174,128 +170,6 @@ class Declaration:
             along = torch.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
             number = number * shape[axis] + along
         return number
-
-
-class Check:
-    """Brute force on a declared function alone."""
-
-    def __init__(self, declaration: Declaration, args: tuple, kwargs: dict, operands: Sequence[Operand]):
-        self.declaration = declaration
-        self.leaves, self.spec = tree_flatten((args, kwargs))
-        found = iter(operands)
-        self.operands = [next(found) if isinstance(leaf, Tensor) else None for leaf in self.leaves]
-        self.generator = torch.Generator().manual_seed(0)
-
-    def counterexample(self) -> str | None:
-        """What the declaration does not allow and yet happens, in words; `None` if nothing was found."""
-        error: str | None = None
-        tried = False
-        for draw in range(_DRAWS):
-            for double in (True, False):
-                try:
-                    leaves = self._drawn(double, random=draw > 0)
-                    base = self._run(leaves)
-                except Exception as failure:  # it does not take these values: the others decide
-                    error = f"{type(failure).__name__}: {failure}".splitlines()[0]
-                    continue
-                if not all(bool(t.isfinite().all()) for t in base):
-                    continue
-                if not all(_same(a, b) for a, b in zip(base, self._run(leaves), strict=True)):
-                    return "it is no function of its arguments: two runs differ"
-                tried = True
-                if found := self._moved(leaves, base):
-                    return found
-                break
-        return None if tried else f"it could not be checked ({error or 'its results are not finite'})"
-
-    def _moved(self, leaves: list[Any], base: list[Tensor]) -> str | None:
-        for number, operand in enumerate(self.operands):
-            if operand is None or operand.labels.settled().highest < 0:
-                continue
-            for at in self._changes(operand.shape):
-                changed = list(leaves)
-                changed[number] = self._changed(leaves[number], at)
-                try:
-                    results = self._run(changed)
-                except Exception:  # it does not take these values: the others decide
-                    continue
-                if [t.shape for t in results] != [t.shape for t in base]:
-                    return f"the shape of its result depends on the values of {_described(operand.shape, at)}"
-                for before, after in zip(base, results, strict=True):
-                    wrong = _moves(before, after) & ~self._allowed(number, at, before.shape)
-                    if bool(wrong.any()):
-                        where = tuple(wrong.nonzero()[0].tolist())
-                        return (
-                            f"changing {_described(operand.shape, at)} of an argument {list(operand.shape)} moved position "
-                            f"{list(where)} of a result {list(before.shape)} by {_distance(before[where], after[where]):.1e}"
-                        )
-        return None
-
-    def _allowed(self, number: int, at: Tensor, shape: torch.Size) -> Tensor:
-        """What the labels of the declaration say can move: the very rule that would be believed."""
-        several = [
-            Labels(torch.where(at, 0, GENERIC).to(L.DTYPE)) if i == number else Labels.full(operand.shape, GENERIC)
-            for i, operand in enumerate(self.operands)
-            if operand is not None
-        ]
-        return self.declaration.label(several, shape).plane >= 0
-
-    def _changes(self, shape: torch.Size) -> Iterator[Tensor]:
-        """Boolean, of an argument's shape: each position alone, and every half that one bit of its number tells."""
-        cells = self.declaration.cells(shape)
-        count = int(cells.max()) + 1 if cells.numel() else 0
-        single = torch.randperm(count, generator=self.generator) if count > _SINGLE else torch.arange(count)
-        for cell in single[:_SINGLE] if self.declaration.kind == "pointwise" else single:
-            yield cells == cell
-        for bit in range(max(count - 1, 0).bit_length()):
-            yield (cells >> bit & 1).bool()
-            yield ~(cells >> bit & 1).bool()
-
-    def _drawn(self, double: bool, random: bool) -> list[Any]:
-        """The arguments anew: all numbers in float64 if `double`; what depends on tokens or parameters `random`."""
-        leaves = []
-        for leaf, operand in zip(self.leaves, self.operands, strict=True):
-            if isinstance(leaf, nn.Module):
-                module = copy.deepcopy(leaf)
-                if random:
-                    randomise(module, int(torch.randint(1 << 30, (), generator=self.generator)))
-                leaves.append(module.double() if double else module)
-                continue
-            if operand is None:
-                leaves.append(leaf)
-                continue
-            value = leaf.detach().clone()
-            if random and not operand.known:
-                value = self._noise(value)
-            if double and (value.is_floating_point() or value.is_complex()):
-                value = value.to(torch.complex128 if value.is_complex() else torch.float64)
-            leaves.append(value)
-        return leaves
-
-    def _noise(self, like: Tensor) -> Tensor:
-        """Other values of the kind: normal, or those of an integer tensor in another order."""
-        if like.is_floating_point() or like.is_complex():
-            return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
-        return like.reshape(-1)[torch.randperm(like.numel(), generator=self.generator)].reshape(like.shape)
-
-    def _changed(self, value: Tensor, at: Tensor) -> Tensor:
-        if value.dtype == torch.bool:
-            return value ^ at
-        if value.is_floating_point() or value.is_complex():
-            size = 10 ** (4 * torch.rand((), generator=self.generator).item() - 2)  # some conditions need large values
-            return torch.where(at, value + size * self._noise(value), value)
-        other = value.reshape(-1)[torch.randint(value.numel(), value.shape, generator=self.generator)]
-        return torch.where(at, other, value)
-
-    def _run(self, leaves: list[Any]) -> list[Tensor]:
-        args, kwargs = tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in leaves], self.spec)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            return [
-                leaf.clone()
-                for leaf in tree_leaves(self.declaration.function(*args, **kwargs))
-                if isinstance(leaf, Tensor)
-            ]
 
 
 class _Inside(TorchDispatchMode):
@@ -365,29 +239,3 @@ def _signature(args: tuple, kwargs: dict, operands: Sequence[Operand]) -> tuple:
     plain = (int, float, bool, str, type(None))
     others = tuple(leaf if isinstance(leaf, plain) else id(leaf) for leaf in leaves if not isinstance(leaf, Tensor))
     return tensors, others, str(spec)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
-
-
-def _moves(before: Tensor, after: Tensor) -> Tensor:
-    """Where a result moves by more than rounding."""
-    if not (before.is_floating_point() or before.is_complex()):
-        return before != after
-    if not before.numel():
-        return torch.zeros(before.shape, dtype=torch.bool)
-    largest = torch.maximum(before.abs().max(), after.abs().nan_to_num(0, 0).max())
-    return ~((after - before).abs() <= _ROUNDING * torch.finfo(before.dtype).eps * largest)
-
-
-def _distance(before: Tensor, after: Tensor) -> float:
-    return (after.to(torch.complex128) - before.to(torch.complex128)).abs().item()
-
-
-def _described(shape: torch.Size, at: Tensor) -> str:
-    """The positions that were changed: one by its index, more by their number."""
-    places = at.nonzero().tolist()
-    same = [d for d in range(len(shape)) if len({place[d] for place in places}) == 1]
-    index = ", ".join(str(places[0][d]) if d in same else ":" for d in range(len(shape)))
-    return f"position [{index}]" if same or len(places) == 1 else f"{len(places)} elements at once"

@@ -8,7 +8,8 @@ ZERO: known to be zero. BLOCKED: a constant so low that softmax gives it no weig
 parameter, so its value in this run is its value in every run. GENERIC: depends on parameters, value not assumed (a
 zero-initialised gate is no zero). HOLE: an op without a rule was in the way; nothing is known. A *soft* label belongs
 to a score that a finite mask value such as -1e4 was added to: softmax takes it for blocked, everything else sees the
-label beneath. UNWRITTEN, just below HOLE: memory from `empty` that no op has written; to read it means that something else did.
+label beneath. UNWRITTEN, just below HOLE: memory from `empty` that no op has written; to read it means that something
+else did.
 
 An element may also have an owner (`selection.py`): it sits in a slot whose position depends on the tokens.
 """
@@ -87,13 +88,14 @@ class Labels:
         return Labels(torch.where(core < -_SOFT // 2, core + _SOFT, core).expand(self.shape), self.owners)
 
     def is_soft(self) -> Tensor:
-        return self.plane < -_SOFT // 2
+        return (self.core < -_SOFT // 2).expand(self.shape)
 
     def softened(self, where: Tensor) -> "Labels":
         """Soft labels where the mask is true and a label of an input or parameter stands."""
         base = self.hardened()
-        plane = torch.where(where & (base.plane >= GENERIC) & (base.plane < UNWRITTEN), base.plane - _SOFT, base.plane)
-        return Labels(plane, base.owners, soft=True)
+        core = base.core
+        core = torch.where(unexpanded(where) & (core >= GENERIC) & (core < UNWRITTEN), core - _SOFT, core)
+        return Labels(core.expand(self.shape), base.owners, soft=True)
 
     def settled(self) -> "Labels":
         """Owners give way: an element of a slot takes on all that the slot could hold, and what decides that."""
@@ -111,7 +113,7 @@ class Labels:
 
     def stating(self, **facts: Any) -> "Labels":
         """The same labels with facts about the values as a whole, which hold until the storage is written."""
-        stated = Labels.full(self.shape, self.uniform) if self.uniform is not None else Labels(self.plane, self.owners, self.soft)
+        stated = self.view(lambda t: t)
         stated.facts = facts
         return stated
 
@@ -150,13 +152,32 @@ class Labels:
         return Labels.full(shape, max(self.settled().highest, KNOWN))
 
 
-def unexpanded(plane: Tensor) -> Tensor:
-    """One element along every dimension of stride 0."""
+def unexpanded(plane: Tensor, keep: int | None = None) -> Tensor:
+    """One element along every dimension of stride 0, but for one to `keep`."""
     strides = plane.stride()
     if 0 not in strides:
         return plane
     sizes = [min(n, 1) if stride == 0 else n for n, stride in zip(plane.shape, strides, strict=True)]
+    if keep is not None:
+        sizes[keep] = plane.shape[keep]
     return plane.as_strided(sizes, strides)
+
+
+def cat(planes: Sequence[Tensor], dim: int) -> Tensor:
+    """`torch.cat` that leaves expanded what is expanded in all of them."""
+    first, dim = planes[0], dim % planes[0].dim()
+    shape = list(first.shape)
+    shape[dim] = sum(plane.shape[dim] for plane in planes)
+    if len(planes) == 1:
+        return first
+    if all(plane.stride(dim) == 0 for plane in planes):
+        cores = [unexpanded(plane) for plane in planes]
+        if all(torch.equal(core, cores[0]) for core in cores):
+            return cores[0].expand(shape)
+    for d in range(first.dim()):
+        if d != dim and all(plane.stride(d) == 0 for plane in planes):
+            planes = [plane.narrow(d, 0, min(1, plane.shape[d])) for plane in planes]
+    return torch.cat(list(planes), dim).expand(shape)
 
 
 def _reduced(shape: torch.Size, dims: Sequence[int], keepdim: bool) -> list[int]:

@@ -135,11 +135,11 @@ class Move:
                     given[i] = Labels(torch.where(here, GENERIC, given[i].hardened().plane))
         return int(self.step.plane(self.output, given)[self.target]) >= 0
 
-    def reverses(self, before: int, after: int) -> bool:
-        """Of an op that only moves elements: whether it turns the order along dim `before` (then `after`) around."""
-        size, here = self.taken.shape[before], self.source[before]
+    def reverses(self, dim: int) -> bool:
+        """Of an op that only moves elements: whether it turns their order along a dim around."""
+        size, here = self.taken.shape[dim], self.source[dim]
         other = here + 1 if here + 1 < size else here - 1
-        neighbour = (*self.source[:before], other, *self.source[before + 1 :])
+        neighbour = (*self.source[:dim], other, *self.source[dim + 1 :])
         given = {}
         for i, taken in enumerate(self.step.operands):
             inputs = taken.at_least(0)
@@ -149,7 +149,15 @@ class Move:
                     plane[neighbour] = 0
                 given[i] = Labels(plane)
         found = (self.step.plane(self.output, given) >= 0).nonzero()
-        return any((int(at[after]) - self.target[after]) * (other - here) < 0 for at in found)
+        return any(int(at[dim]) - self.target[dim] == here - other for at in found)
+
+    def furthest(self, dim: int) -> Tensor:
+        """For each index of the output along a dim, the largest index of the operand along it that is read there."""
+        size = self.taken.shape[dim]
+        along = torch.arange(size).reshape([size if d == dim else 1 for d in range(len(self.taken.shape))])
+        labels = {self.operand: Labels(along.expand(self.taken.shape).to(torch.int16))}
+        plane = self.step.plane(self.output, labels)
+        return plane.movedim(dim, 0).reshape(self.made.shape[dim], -1).amax(1).long()
 
 
 @dataclass(eq=False)
@@ -321,7 +329,7 @@ def record(
     run: Callable[[Tensor], Any], source: Tensor, model: Any, labels: Tensor | None
 ) -> tuple[Recording, Layout, Tensor]:
     """Run with labels and remember every op: the recording, the layout of the logits, and their labels."""
-    with torch.no_grad(), Tracer(model, source, labels) as tracer:
+    with Tracer(model, source, labels) as tracer:
         recorder = _Recorder(tracer.mirror, source, model)
         tracer.flow.watch = recorder
         try:

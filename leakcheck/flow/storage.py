@@ -24,9 +24,9 @@ _ATTRIBUTE = "_leakcheck_record"
 class Record:
     """What is known of one storage: `uniform`, or a flat `plane`: byte p has the label `plane[p // unit % len(plane)]`.
 
-    Where there are owners `codes` are laid out like `plane`. Both are `shared` with whoever has read or written them, and
-    are copied before a part of them is written. `facts` are what routing rules know of the values of the storage as a
-    whole; any write forgets them.
+    Where there are owners `codes` are laid out like `plane`. Both are `shared` with whoever has read or written them,
+    and are copied before a part of them is written. `facts` are what routing rules know of the values of the storage as
+    a whole; any write forgets them.
     """
 
     mirror: "Mirror"
@@ -216,7 +216,7 @@ def _seen(flat: Tensor, unit: int, tensor: Tensor) -> Tensor | None:
 
 
 def _memory_order(tensor: Tensor) -> list[int] | None:
-    """The order of dimensions in which the tensor, which is as large as its storage, fills it; `None` if it does not."""
+    """The order of dimensions in which the tensor, as large as its storage, fills it; `None` if it does not."""
     order = list(range(tensor.dim()))
     if tensor.is_contiguous():
         return order

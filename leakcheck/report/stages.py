@@ -14,7 +14,7 @@ _SILENT = (Verdict.NOT_APPLICABLE, Verdict.OPEN)
 
 @dataclass(frozen=True)
 class Measured:
-    """`worst` has the gravest verdict, among those the largest output delta, then horizon; `layers` share the first two.
+    """`worst` has the gravest verdict, among those the largest delta, then horizon; `layers` share the first two.
 
     `remarks` are what the worst one does not tell: configurations under which the stage never ran, and notes.
     """
@@ -91,8 +91,8 @@ def checkpoint_section(checkpoints: Sequence[Checkpoint]) -> Section:
         *(column for path in paths for column in (path, "sees", "delta", "layer")),
     )
     lines = (
-        "At the worst layer and configuration. Sees: how many positions ahead a position can see at most, for all",
-        "tokens and weights; ? where the proof has a hole. Delta: how far past outputs moved with future tokens.",
+        "At the worst layer and configuration. Delta: how far past outputs moved with future tokens.",
+        "Sees: how many positions ahead at most, whatever tokens and weights; ? where the proof has a hole.",
         "Local: how far with the future rows of the stage's own input. Gradient: towards future embeddings.",
         "LEAK: the stage lets the future in by itself. CONTAMINATED: it only passes on what came in.",
     )

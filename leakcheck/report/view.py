@@ -113,7 +113,7 @@ def _evidence(result: AuditResult) -> str:
         case Verdict.PROVEN:
             soft = any(f.code == SOFT_MASK.id for f in result.findings)
             margin = f" It holds as long as scores stay above the soft masks ({SOFT_MASK.id})." if soft else ""
-            return f"Proven in {everywhere} {REACH}, with the mask given, for {_positions(result)}.{margin}"
+            return f"Proven in {everywhere}, {REACH}, for each mask and {_positions(result)}.{margin}"
         case _:
             return "No configuration could be measured."
 
@@ -164,7 +164,7 @@ def configuration_section(configurations: Sequence[ConfigurationResult]) -> Sect
     padded = sum(c.padded_queries for c in configurations)
     lines = ["Columns: the attention mask given. Number: how far a past output moved."]
     if any(c.verdict is Verdict.PROVEN for c in configurations):
-        lines.append(f"PROVEN: {REACH}; with the mask given, at this length.")
+        lines.append(f"PROVEN: {REACH}, for this mask and length.")
     if padded:
         moved = sum(c.padded_queries_moved for c in configurations)
         lines.append(f"Padded query rows, never used and so counted apart: {moved} of {padded} moved.")

@@ -46,12 +46,12 @@ def attend(
 ) -> Labels:
     """The labels `[batch, heads, query, value]` of attention over `[batch, heads, length, features]`."""
     q = query.labels.over(-1, keepdim=True).plane  # [batch, heads, query, 1]
-    k = key.labels.over(-1, keepdim=True).plane  # [batch, kv heads, key, 1]
-    kv = torch.maximum(k, value.labels.plane)  # [batch, kv heads, key, value]
+    k = key.labels.over(-1, keepdim=True)  # [batch, kv heads, key, 1]
+    kv = L.unexpanded(L.highest(k, value.labels).plane, keep=-2)  # [batch, kv heads, key, value], or 1 for all of them
     groups = query.shape[-3] // key.shape[-3] if query.dim() > 2 and key.shape[-3] else 1
     if kv.shape[-1] and bool((kv == kv[..., :1]).all()):
         kv = kv[..., :1]
-    if groups > 1:
+    if groups > 1 and kv.shape[-3] > 1:
         kv = kv.repeat_interleave(groups, -3)
     queries, keys = query.shape[-2], key.shape[-2]
     seen = None  # what keys a query sees, [..., query, key]; None: all
@@ -71,7 +71,7 @@ def attend(
             seen = seen | ~seen.any(-1, keepdim=True)
             gate = torch.where(seen, KNOWN, torch.full((), ZERO, dtype=L.DTYPE))
             plane = over_live(gate, kv)
-    plane = torch.maximum(plane, q).clamp(min=KNOWN)
+    plane = torch.maximum(plane, L.unexpanded(q)).clamp(min=KNOWN)
     if extra is not None:
         plane = torch.maximum(plane, extra)
     return Labels(plane.expand(*query.shape[:-1], value.shape[-1]))

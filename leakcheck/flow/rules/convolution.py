@@ -9,7 +9,6 @@ kernel over an input with stride - 1 zeros between its elements.
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -65,14 +64,26 @@ def slow_convolution(
 
 @rule("aten::slow_conv_dilated2d", "aten::slow_conv_dilated3d")
 def dilated_convolution(
-    x: Operand, weight: Operand, kernel_size: Sizes, bias: Operand | None, stride: Sizes, padding: Sizes, dilation: Sizes
+    x: Operand,
+    weight: Operand,
+    kernel_size: Sizes,
+    bias: Operand | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
 ) -> Labels:
     return convolution(x, weight, bias, stride, padding, dilation, False, [0], 1)
 
 
 @rule("aten::_conv_depthwise2d", "aten::conv_depthwise3d")
 def depthwise_convolution(
-    x: Operand, weight: Operand, kernel_size: Sizes, bias: Operand | None, stride: Sizes, padding: Sizes, dilation: Sizes
+    x: Operand,
+    weight: Operand,
+    kernel_size: Sizes,
+    bias: Operand | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
 ) -> Labels:
     channels = x.shape[-1 - len(kernel_size)]
     return convolution(x, weight, bias, stride, padding, dilation, False, [0], channels)

@@ -1,19 +1,18 @@
 """Reshaping in place, and copies of views: elements move, none changes."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from leakcheck.flow import labels as L
-from leakcheck.flow.context import Context, tensors_of
+from leakcheck.flow.context import Context
 from leakcheck.flow.labels import HOLE, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
 
 
-@rule("aten::transpose_", "aten::as_strided_", "aten::select_copy", "aten::slice_copy", "aten::split_copy", rowwise=True, soft=True)
+@rule("aten::transpose_", "aten::select_copy", "aten::slice_copy", "aten::split_copy", rowwise=True, soft=True)
 def like_the_view(x: Operand, *args: Any, context: Context, **named: Any) -> Labels | list[Labels]:
     """What the view of the same name shows."""
     view = getattr(torch.ops.aten, context.name.removeprefix("aten::").removesuffix("_copy").removesuffix("_"))
@@ -26,3 +25,16 @@ def like_the_view(x: Operand, *args: Any, context: Context, **named: Any) -> Lab
 def as_complex(x: Operand) -> Labels:
     """Real and imaginary part, side by side in the last dimension, make one element."""
     return L.floor(x.labels.over(-1))
+
+
+@rule("aten::set_.source_Tensor", rowwise=True, soft=True)
+def now_shows(x: Operand, source: Operand) -> Labels:
+    """x becomes another view of the source's storage."""
+    return source.labels
+
+
+@rule("aten::set_.source_Storage", "aten::set_.source_Storage_storage_offset")
+def now_shows_storage(x: Operand, *_: Any, context: Context) -> int:
+    """A bare storage, whose labels no tensor shows."""
+    context.reports.hole(context.name, "opaque op", "the values of a bare storage, which may hold anything")
+    return HOLE

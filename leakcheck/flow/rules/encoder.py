@@ -32,7 +32,9 @@ def attention(
     result, weights = context.result
     if weights is None or not weights.numel():
         return rows.expand(result.shape), Labels.full((0,), KNOWN)
-    return rows.expand(result.shape), rows.view(lambda t: t if weights.dim() == 3 else t.unsqueeze(1)).expand(weights.shape)
+    return rows.expand(result.shape), rows.view(lambda t: t if weights.dim() == 3 else t.unsqueeze(1)).expand(
+        weights.shape
+    )
 
 
 @rule("aten::_transformer_encoder_layer_fwd")

@@ -26,7 +26,9 @@ def transform(x: Operand, dim: Sequence[int], *_: Any, context: Context) -> Labe
         earliest = torch.where(plane < 0, HOLE, plane).amin(tuple(dim), keepdim=True)
         mixed = (joined.plane >= 0) & (earliest < joined.plane)
         if bool(mixed.any()):
-            context.reports.hole(context.name, "opaque op", "every output mixes all positions, in a way that can cancel")
+            context.reports.hole(
+                context.name, "opaque op", "every output mixes all positions, in a way that can cancel"
+            )
             joined = Labels(torch.where(mixed, HOLE, joined.plane).to(L.DTYPE))
     elif joined.uniform is not None and not x.labels.shape.numel():
         return Labels.full(context.result.shape, L.KNOWN)

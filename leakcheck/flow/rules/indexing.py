@@ -20,6 +20,9 @@ from leakcheck.flow.rules import routing
 @rule("aten::embedding", "aten::_embedding_bag_rows", rowwise=True)
 def embedding(weight: Operand, index: Operand, *_: Any) -> Labels:
     """`weight[index]`: `[rows, features]` by `[...]` gives `[..., features]`."""
+    if weight.labels.uniform is not None and index.labels.uniform is None and index.labels.owners is None:
+        rows = index.labels.view(lambda t: t.unsqueeze(-1))
+        return L.join(weight.labels.over(), rows).expand((*index.shape, weight.shape[-1]))
     return take_rows(weight, 0, index)
 
 

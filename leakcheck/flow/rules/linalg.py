@@ -56,7 +56,10 @@ def solve(a: Operand, b: Operand, *, left: bool = True, context: Any = None, **_
 @rule("aten::linalg_inv_ex")
 def inverse(a: Operand, context: Any = None, **_: Any) -> list[Labels]:
     """The solution for the unit matrix."""
-    return [Labels(_solved(a.structure.plane, _unit(a))), *_of_matrices([L.floor(a.labels.over((-2, -1)))], [context.result[1]])]
+    return [
+        Labels(_solved(a.structure.plane, _unit(a))),
+        *_of_matrices([L.floor(a.labels.over((-2, -1)))], [context.result[1]]),
+    ]
 
 
 @rule("aten::linalg_matrix_exp")
@@ -91,14 +94,16 @@ def cholesky(a: Operand, upper: bool = False, context: Any = None, **_: Any) -> 
 def whole_matrix(*args: Any, context: Any = None, **named: Any) -> list[Labels]:
     """Every output of a batch entry depends on all of its matrices."""
     given = [x for x in (*args, *named.values()) if isinstance(x, Operand)]
-    matrices = [x for x in given if x.dim() >= 2 and x.value.dtype.is_floating_point or x.value.is_complex()]
-    others = [x.labels.over() for x in given if x not in matrices]  # pivots, tolerances: a batch entry is not told apart
+    matrices = [x for x in given if (x.dim() >= 2 and x.value.dtype.is_floating_point) or x.value.is_complex()]
+    others = [
+        x.labels.over() for x in given if x not in matrices
+    ]  # pivots, tolerances: a batch entry is not told apart
     joined = [x.labels.over((-2, -1)) for x in matrices]
     return _of_matrices([L.floor(x) for x in joined + others], list(tensors_of(context.result)))
 
 
 @rule("aten::_linalg_check_errors")
-def check_errors(*_: Any) -> tuple[()]:
+def check_errors(*_: Any, **__: Any) -> tuple[()]:
     """Raises or does nothing: that a matrix is singular is no value."""
     return ()
 

@@ -101,7 +101,7 @@ def contract(a: Labels, b: Labels) -> Labels:
 def _has_zeros(labels: Labels) -> bool:
     if labels.uniform is not None:
         return labels.uniform == ZERO
-    return labels.plane.numel() > 0 and bool(labels.plane.min() <= ZERO)
+    return labels.core.numel() > 0 and bool(labels.core.min() <= ZERO)
 
 
 def _over_live(gate: Tensor, values: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Normalisations: each group of elements that shares a mean is joined.
 
-    out = max over the group of x, max the elementwise weight and bias
+out = max over the group of x, max the elementwise weight and bias
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,14 @@ def rms_norm(
 
 @rule("aten::native_group_norm")
 def group_norm(
-    x: Operand, weight: Operand | None, bias: Operand | None, batch: int, channels: int, space: int, groups: int, eps: float
+    x: Operand,
+    weight: Operand | None,
+    bias: Operand | None,
+    batch: int,
+    channels: int,
+    space: int,
+    groups: int,
+    eps: float,
 ) -> tuple[Labels, Labels, Labels]:
     """Over the channels of a group and all of space, for each sample: `[batch, channels, *space]`."""
     flat = x.labels.view(lambda t: t.reshape(batch, groups, -1))

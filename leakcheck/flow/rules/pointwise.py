@@ -112,7 +112,7 @@ def _soft_where(mask: Any, score: Any, _: int) -> torch.Tensor | None:
 
 @rule("aten::where", rowwise=True, soft=True)
 def where(condition: Operand, yes: Any, no: Any) -> Labels:
-    """By a known condition the chosen side alone counts; else all three do."""
+    """Where the condition is known the chosen side alone counts; else all three do."""
     a, b = structure(yes), structure(no)
     if condition.labels.uniform == KNOWN:
         return L.select(condition.value, a, b)
@@ -121,7 +121,13 @@ def where(condition: Operand, yes: Any, no: Any) -> Labels:
     zero = _and(_is_zero(a), _is_zero(b))
     if both is not None:
         joined = L.select(both, Labels.full((), BLOCKED), joined)
-    return joined if zero is None else L.zero_where(zero, joined)
+    if zero is not None:
+        joined = L.zero_where(zero, joined)
+    if condition.labels.uniform is None and condition.labels.owners is None:
+        known = condition.labels.plane <= KNOWN
+        if bool(known.any()):
+            return L.select(known, L.select(condition.value, a, b), joined)
+    return joined
 
 
 @rule("aten::masked_fill", rowwise=True, soft=True)
@@ -164,11 +170,11 @@ def vanishes_when_blocked(x: Operand, *_: Any) -> Labels:
 
 
 def _any(labels: Labels, label: int) -> bool:
-    return labels.uniform == label if labels.uniform is not None else bool((labels.plane == label).any())
+    return labels.uniform == label if labels.uniform is not None else bool((labels.core == label).any())
 
 
 def _is(labels: Labels, label: int) -> torch.Tensor:
-    return labels.plane == label
+    return (labels.core == label).expand(labels.shape)
 
 
 def _is_zero(labels: Labels) -> torch.Tensor | None:
@@ -183,8 +189,8 @@ def _where_label(labels: Labels, label: int) -> torch.Tensor | None:
     """Where it stands; `None` for nowhere."""
     if labels.uniform is not None and labels.uniform != label:
         return None
-    found = labels.plane == label
-    return found if bool(found.any()) else None
+    found = labels.core == label
+    return found.expand(labels.shape) if bool(found.any()) else None
 
 
 def _or(*masks: torch.Tensor | None) -> torch.Tensor | None:

@@ -30,7 +30,9 @@ def average_pool(
     steps = _each(stride, space) if stride else kernel
     windows = [
         _strided(n, out, k, step, pad)
-        for n, out, k, step, pad in zip(x.shape[-space:], context.result.shape[-space:], kernel, steps, pads, strict=True)
+        for n, out, k, step, pad in zip(
+            x.shape[-space:], context.result.shape[-space:], kernel, steps, pads, strict=True
+        )
     ]
     return pooled(x.structure, windows)
 
@@ -47,7 +49,12 @@ def adaptive_pool(x: Operand, output_size: Sequence[int], context: Any = None) -
 
 @rule("aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa")
 def smooth_resize(
-    x: Operand, output_size: Sequence[int], align_corners: bool, *scales: float | None, context: Any = None, **named: Any
+    x: Operand,
+    output_size: Sequence[int],
+    align_corners: bool,
+    *scales: float | None,
+    context: Any = None,
+    **named: Any,
 ) -> Labels:
     """A linear map along each of the two dimensions; which elements it reads is seen from the op itself."""
     scales = scales or (named.get("scales_h"), named.get("scales_w"))

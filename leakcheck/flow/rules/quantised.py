@@ -34,7 +34,12 @@ def by_channel(x: Operand, scales: Operand, zero_points: Operand, axis: int, *_:
     return L.join(x.labels, scales_at)
 
 
-@rule("quantized::linear", "quantized::linear_relu", "quantized::linear_dynamic_fp16", "quantized::linear_relu_dynamic_fp16")
+@rule(
+    "quantized::linear",
+    "quantized::linear_relu",
+    "quantized::linear_dynamic_fp16",
+    "quantized::linear_relu_dynamic_fp16",
+)
 def linear(x: Operand, *_: Any, context: Context, **__: Any) -> Labels:
     """Row by row, by packed weights: `out[..., :] = max over x[..., :]`."""
     row = L.join(x.labels.over(-1, keepdim=True), Labels.full((), GENERIC))

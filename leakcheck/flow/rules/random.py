@@ -44,7 +44,13 @@ def choice(weights: Operand, samples: int, *_: Any, **__: Any) -> Labels:
 
 @rule("aten::rrelu_with_noise", rowwise=True)
 def leaky_by_noise(
-    x: Operand, noise: Operand, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *_: Any, context: Context
+    x: Operand,
+    noise: Operand,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    *_: Any,
+    context: Context,
 ) -> Labels | int:
     """A fixed slope, unless training: then only negative elements take noise, so that one moves what the next gets."""
     if not training:

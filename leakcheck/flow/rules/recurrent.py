@@ -1,6 +1,6 @@
 """Recurrent kernels. Other layers and cells come as matrix products and need no rule.
 
-    out[t] = max over the steps s <= t of x[s], max the state before the first step and the weights (s >= t if reversed)
+out[t] = max over the steps s <= t of x[s], max the state before the first step and the weights (s >= t if reversed)
 """
 
 from typing import Any

@@ -24,7 +24,8 @@ def softmax(x: Operand, dim: int, *_: Any, context: Any) -> Labels:
     blocked = blocked_scores(x, dim, context.reports)
     if x.labels.uniform is not None or blocked is None:
         return L.floor(x.labels.over(dim, keepdim=True)).expand(x.shape) if x.dim() else L.floor(x.labels)
-    row = Labels(torch.where(blocked, KNOWN, x.labels.hardened().plane), x.labels.owners)
+    live = torch.where(L.unexpanded(blocked), KNOWN, x.labels.hardened().core)
+    row = Labels(live.expand(x.shape), x.labels.owners)
     row = L.floor(row.over(dim, keepdim=True)).expand(x.shape)
     return L.zero_where(blocked, row)
 
@@ -46,14 +47,13 @@ def blocked_scores(x: Operand, dim: int, reports: Reports | None) -> Tensor | No
     if not x.dim():
         return None
     structure = x.structure
-    plane = structure.plane
-    blocked = plane == BLOCKED
+    blocked = structure.core == BLOCKED
     soft = torch.zeros((), dtype=torch.bool)
     if structure.soft:
-        soft = structure.is_soft()
-    if x.value.device.type != "meta":
-        by_value = (plane == KNOWN) & (x.value <= L.SOFT_MASK)
-        soft = soft | by_value
+        soft = L.unexpanded(structure.is_soft())
+    known = structure.core == KNOWN
+    if x.value.device.type != "meta" and bool(known.any()):
+        soft = soft | known & (x.value <= L.SOFT_MASK)
     blocked = blocked | soft
     if not bool(blocked.any()):
         return None
@@ -61,7 +61,7 @@ def blocked_scores(x: Operand, dim: int, reports: Reports | None) -> Tensor | No
     blocked = blocked & live
     if reports is not None and bool(soft.any()) and x.value.device.type != "meta":
         _report(x.value, blocked & soft, blocked, dim, reports)
-    return blocked if bool(blocked.any()) else None
+    return blocked.expand(x.shape) if bool(blocked.any()) else None
 
 
 def _report(scores: Tensor, soft: Tensor, blocked: Tensor, dim: int, reports: Reports) -> None:

@@ -55,17 +55,17 @@ def fill(x: Operand, value: Operand) -> Labels:
 def cat(several: Sequence[Operand], dim: int = 0) -> Labels:
     """Side by side."""
     parts = [x for x in several if not (x.dim() == 1 and x.shape[0] == 0)] or several
-    return side_by_side([x.structure for x in parts], dim, torch.cat)
+    return side_by_side([x.structure for x in parts], dim)
 
 
 @rule("aten::stack", rowwise=True, soft=True)
 def stack(several: Sequence[Operand], dim: int = 0) -> Labels:
-    return side_by_side([x.structure for x in several], dim, torch.stack)
+    return side_by_side([x.structure.view(lambda t: t.unsqueeze(dim)) for x in several], dim)
 
 
-def side_by_side(several: Sequence[Labels], dim: int, function: Any) -> Labels:
+def side_by_side(several: Sequence[Labels], dim: int) -> Labels:
     soft = any(labels.soft for labels in several)
-    plane = function([labels.plane for labels in several], dim)
+    plane = L.cat([labels.plane for labels in several], dim)
     if all(labels.owners is None for labels in several):
         return Labels(plane, soft=soft)
     codes, selections = [], {}
@@ -75,7 +75,7 @@ def side_by_side(several: Sequence[Labels], dim: int, function: Any) -> Labels:
         else:
             codes.append(labels.owners.plain().codes)
             selections.update(labels.owners.selections)
-    return Labels(plane, Owners(function(codes, dim), selections), soft)
+    return Labels(plane, Owners(torch.cat(codes, dim), selections), soft)
 
 
 @rule("aten::repeat", rowwise=True, soft=True)
