@@ -11,6 +11,7 @@ from leakcheck.checkpoints import plan_for
 from leakcheck.checkpoints.reading import Spot
 from leakcheck.config import Configuration
 from leakcheck.findings import Checkpoint, ConfigurationResult, Verdict, WorstCase, worst
+from leakcheck.flow.blame import Blame
 from leakcheck.lineage.trace import Lineage, Passed, trace
 from leakcheck.probes.probe import Decided, Probed, Prober
 from leakcheck.probes.seek import seek, under_other_weights
@@ -20,12 +21,14 @@ from leakcheck.probes.seek import seek, under_other_weights
 class Examined:
     """One configuration: what was measured, what was proven, where, and what it amounts to.
 
-    `sought` says in words how the search for a witness of flow's violations ended; empty where there was none.
+    `blame` tells why there is the widest of flow's violations, `sought` in words how the search for a witness ended;
+    nothing where there was none.
     """
 
     configuration: Configuration
     probed: Probed
     proof: Proof
+    blame: Blame | None
     sought: str
     lineage: Lineage
     result: ConfigurationResult
@@ -54,7 +57,9 @@ class Examiner:
         probed = self.prober.probe(configuration)
         tokens = self.prober.batches(configuration)[0].tokens
         proof = self.prover.prove(configuration)
-        note = ""
+        note, story = "", None
+        if proof.violations:
+            story = self.prover.blame(configuration, proof.widest)
         if proof.violations and probed.repeatable and not probed.logits.moved:
             pairs = [(violation.position, violation.source) for violation in proof.violations]
             found = seek(self.prober, configuration, pairs, probed)
@@ -87,7 +92,7 @@ class Examiner:
             horizon=proof.horizon,
         )
         # The readings hold the tensors of a whole forward, which nothing after this needs.
-        return Examined(configuration, replace(probed, readings=()), proof, note, lineage, result, checkpoints)
+        return Examined(configuration, replace(probed, readings=()), proof, story, note, lineage, result, checkpoints)
 
     def _elsewhere(self, configuration: Configuration) -> str:
         """What is known of a dependence that nothing showed under these weights."""

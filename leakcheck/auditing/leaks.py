@@ -1,6 +1,7 @@
 """Findings: what leaks, the line that lets it in, the witness, one command to see it again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from leakcheck import codes
@@ -8,6 +9,7 @@ from leakcheck.auditing.examine import Examined
 from leakcheck.auditing.verdicts import contradicted
 from leakcheck.checkpoints import source
 from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
+from leakcheck.flow.blame import Blame, Link
 from leakcheck.flow.reports import Place
 from leakcheck.lineage.trace import Passed
 from leakcheck.subjects.subject import Subject
@@ -94,14 +96,28 @@ def _contradiction(examined: Examined, context: _Context) -> Finding:
 
 
 def _admitted(examined: Examined, context: _Context) -> Finding:
-    violations = examined.proof.violations
-    widest = max(violations, key=lambda v: v.source - v.position)
-    readers = len({v.position for v in violations})
+    widest = examined.proof.widest
+    readers = len({violation.position for violation in examined.proof.violations})
     who = "1 position" if readers == 1 else f"{readers} positions"
     message = (
         f"{who} may read a later one, position {widest.position} as late a one as {widest.source}; {examined.sought}"
     )
-    return context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message)
+    return _explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame)
+
+
+def _explained(finding: Finding, blame: Blame | None) -> Finding:
+    """With why in a second sentence, and the way from the token that is read to the position that reads it."""
+    if blame is None:
+        return finding
+    place = {} if finding.file else {**_at(blame.place), "module": blame.module}
+    message = f"{finding.message}. {blame.sentence[:1].upper()}{blame.sentence[1:]}"
+    return replace(finding, message=message, chain=tuple(map(_step, blame.chain)), **place)
+
+
+def _step(link: Link) -> str:
+    place = link.place
+    where = f"{source.short_path(place.file)}:{place.line}" if place else link.module or "the model"
+    return f"{where}: {link.op}, {link.effect}" + (f" in {link.module}" if place and link.module else "")
 
 
 def _gradient_only(examined: Examined, context: _Context) -> Finding:
@@ -182,7 +198,7 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
                     witness=context.witness(first.worst_case) or witness,
                 )
             )
-    if not found:  # the leak lies between the checkpoints, or they could not be measured
+    if not (standard or recompute):  # the leak lies between the checkpoints, or they could not be measured
         moved = [c for c in examined.checkpoints if c.output_delta]
         first = min(moved, key=lambda c: (c.layer or 0, c.stage), default=None)
         message = "past logits move with future tokens"
@@ -193,6 +209,8 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
         found.append(
             context.finding(codes.FUTURE_DEPENDENCE, Verdict.LEAK, examined, message, witness=witness, **place)
         )
+    told = next(number for number, finding in enumerate(found) if finding.code != codes.MASK_IS_NONE.id)
+    found[told] = _explained(found[told], examined.blame)
     return found
 
 

@@ -1,6 +1,7 @@
 """The proof: one forward with flow's labels, read at the output and at every checkpoint."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from leakcheck.checkpoints.reading import Spot
 from leakcheck.checkpoints.recorder import record
 from leakcheck.config import Configuration
 from leakcheck.findings import Control
+from leakcheck.flow.blame import Blame, blame
 from leakcheck.flow.labels import LARGEST
 from leakcheck.flow.reports import Hole, SoftMask
 from leakcheck.flow.trace import Trace, Tracer, Violation, conclude
@@ -42,6 +44,10 @@ class Proof:
     controls: tuple[Control, ...] = ()
 
     @property
+    def widest(self) -> Violation:
+        return max(self.violations, key=lambda violation: violation.source - violation.position)
+
+    @property
     def trusted(self) -> bool:
         """Whether flow saw what was planted for it."""
         return all(control.caught for control in self.controls)
@@ -68,7 +74,7 @@ class Prover:
 
         Cost: one forward of two rows; another one for the control, the first time that a backend is met.
         """
-        tokens = self.prober.batches(configuration)[0].tokens[:_ROWS]
+        tokens = self._tokens(configuration)
         valid = running.valid_positions(configuration, tokens.shape[1])
         try:
             trace, horizon, horizons = self._trace(configuration, tokens, valid)
@@ -90,17 +96,29 @@ class Prover:
             controls=self._controls[configuration.attention],
         )
 
+    def blame(self, configuration: Configuration, violation: Violation) -> Blame | None:
+        """Why there is this violation, from one more forward; `None` where flow cannot tell."""
+        try:
+            with self._running(configuration) as run:
+                return blame(self.model, self._tokens(configuration), violation, run=run)
+        except Exception:  # the violation stands without its story
+            return None
+
+    def _tokens(self, configuration: Configuration) -> Tensor:
+        return self.prober.batches(configuration)[0].tokens[:_ROWS]
+
+    @contextmanager
+    def _running(self, configuration: Configuration) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Token ids to logits. Gradients are on where users have them on: some modules run other kernels then."""
+        with running.configured(self.model, configuration), torch.set_grad_enabled(configuration.mode != "eval"):
+            yield lambda token_ids: running.forward(self.model, token_ids, configuration)
+
     def _trace(
         self, configuration: Configuration, tokens: Tensor, valid: Tensor
     ) -> tuple[Trace, int | None, dict[Spot, int | None]]:
         """The trace, the horizon of the logits, those of the checkpoints."""
         axes = Axes(*tokens.shape)
-
-        def run(token_ids: Tensor) -> Tensor:
-            return running.forward(self.model, token_ids, configuration)
-
-        # Gradients are on where users have them on: some modules run other kernels then.
-        with running.configured(self.model, configuration), torch.set_grad_enabled(configuration.mode != "eval"):
+        with self._running(configuration) as run:
             tracer = Tracer(self.model, tokens)
             try:
                 with tracer:

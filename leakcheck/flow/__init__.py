@@ -16,8 +16,9 @@ Any function can be declared; it is checked by brute force first:
 """
 
 from leakcheck.flow import labels
+from leakcheck.flow.blame import Blame, Link, blame
 from leakcheck.flow.declare import declare
 from leakcheck.flow.registry import Tier, rule
 from leakcheck.flow.trace import Trace, Violation, trace
 
-__all__ = ["Tier", "Trace", "Violation", "declare", "labels", "rule", "trace"]
+__all__ = ["Blame", "Link", "Tier", "Trace", "Violation", "blame", "declare", "labels", "rule", "trace"]

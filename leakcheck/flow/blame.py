@@ -1,6 +1,7 @@
 """Why an output position sees an input after it: the op to blame, its line, and the way from the input to the output."""
 
 import inspect
+import itertools
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,9 +38,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Blame:
-    """Why output `position` sees input `source`. `place`, `module` and `op` are those of the op to blame.
+    """Why output `position` sees input `source`: indices along the sequence, or along the batch if labels differ there.
 
-    `place` is the innermost line of the user's code; `chain` leads from the input to the output.
+    `place`, `module` and `op` are those of the op to blame, `place` as the innermost line of the user's code. `chain`
+    leads from the input to the output.
     """
 
     sentence: str
@@ -61,7 +63,8 @@ def blame(
 ) -> Blame:
     """Run `model` once more and follow the violation back to the input it reads.
 
-    Positions are told from the sizes of axes, so the number of tokens should equal no other size of the model.
+    Positions are told from the sizes of axes. So if `inputs` are nothing but tokens, the replay has one row of them, and
+    is as much longer as it takes for its length to be no size of the model; else their length should not be one.
 
     Args:
         model: as for `trace`; the paths of its modules are reported.
@@ -73,23 +76,81 @@ def blame(
         UsageError: with these inputs there is no such violation.
     """
     source = _labelled_input(inputs)
-    recording, logits, seen = record(run or _call(model, inputs, source), source, model, labels)
     if labels is None:
         labels = torch.arange(source.shape[1]).expand(source.shape[:2])
-    batch, position, label = violation.batch, violation.position, violation.source
-    row = seen[batch, position] if batch < seen.shape[0] and position < seen.shape[1] else seen.new_empty(0)
-    features = (row == label).nonzero()
+    asked = _Asked(source, labels, violation.batch, violation)
+    call = run or _call(model, inputs, source)
+    found = None
+    if run is None and isinstance(inputs, Tensor):
+        found = _replayed(model, call, asked.clearer(model), forgiving=True)
+    found = found or _replayed(model, call, asked)
+    if found is None:
+        raise UsageError(
+            f"output position {violation.position} of row {violation.batch} does not see an input with label "
+            f"{violation.source} here"
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A violation in row `row` of the inputs `source`."""
+
+    source: Tensor  # [batch, seq, ...]
+    labels: Tensor  # [batch, seq]
+    row: int
+    violation: Violation
+
+    @property
+    def along_sequence(self) -> bool:
+        return bool((self.labels[self.row] == self.violation.source).any())
+
+    def axis(self) -> tuple[Axis, list[int]]:
+        """The axis along which the label differs from that of the output, and where on it the inputs with it are."""
+        rows, length = self.labels.shape
+        there = self.labels == self.violation.source
+        if self.along_sequence:
+            return Axis("sequence", length, rows), there[self.row].nonzero().squeeze(1).tolist()
+        return Axis("batch", rows, length), there.any(1).nonzero().squeeze(1).tolist()
+
+    def clearer(self, model: Any) -> "_Asked":
+        """The same in one row, with more tokens behind it where the number of tokens divides a size of the model.
+
+        What is added has the lowest label, and can hide none.
+        """
+        if not self.along_sequence:
+            return self
+        source, labels = self.source[self.row : self.row + 1], self.labels[self.row : self.row + 1]
+        parameters = model.parameters() if isinstance(model, nn.Module) else ()
+        sizes = {size for parameter in parameters for size in parameter.shape if size > 1}
+        length = next(n for n in itertools.count(source.shape[1]) if n > 1 and all(size % n for size in sizes))
+        more = length - source.shape[1]
+        source = torch.cat([source, source[:, -1:].repeat_interleave(more, 1)], 1)
+        labels = torch.cat([labels, labels.amin(1, keepdim=True).expand(-1, more)], 1)
+        return _Asked(source, labels, 0, self.violation)
+
+
+def _replayed(model: Any, call: Callable[[Tensor], Any], asked: _Asked, *, forgiving: bool = False) -> Blame | None:
+    """What a replay tells; `None` if the violation is not there. If `forgiving`, also if these inputs cannot be run."""
+    try:
+        recording, logits, seen = record(call, asked.source, model, asked.labels)
+    except Exception:
+        if forgiving:
+            return None
+        raise
+    position, label = asked.violation.position, asked.violation.source
+    if asked.row >= seen.shape[0] or position >= seen.shape[1]:
+        return None
+    features = (seen[asked.row, position] == label).nonzero()
     if not len(features):
-        raise UsageError(f"output position {position} of row {batch} does not see an input with label {label} here")
-    axis, homes = _axis_of(labels, batch, label)
-    at = (batch, position, *features[0].tolist())
-    target = position if axis.name == "sequence" else batch
-    way = recording.way(logits, at, label, axis, target, homes)
+        return None
+    axis, homes = asked.axis()
+    target = position if axis.name == "sequence" else asked.row
+    way = recording.way(logits, (asked.row, position, *features[0].tolist()), label, axis, target, homes)
     if not way:
-        raise UsageError(f"no op of this forward writes output position {position}")
+        return None
     begin = axis.row(way[0].taken.shape, way[0].source) if way[0].taken.storage == recording.source.storage else None
-    begin = homes[0] if begin is None else begin
-    return _told(model, recording, way, axis, begin, target)
+    return _told(model, recording, way, axis, homes[0] if begin is None else begin, target)
 
 
 def _call(model: Callable[..., Any], inputs: Tensor | Mapping[str, Any], source: Tensor) -> Callable[[Tensor], Any]:
@@ -100,15 +161,6 @@ def _call(model: Callable[..., Any], inputs: Tensor | Mapping[str, Any], source:
             return model(**{name: tokens if value is source else value for name, value in inputs.items()})
 
     return run
-
-
-def _axis_of(labels: Tensor, batch: int, label: int) -> tuple[Axis, list[int]]:
-    """The axis along which the label differs from that of the output, and where on it the inputs with it are."""
-    rows, length = labels.shape
-    along = (labels[batch] == label).nonzero().squeeze(1).tolist()
-    if along:
-        return Axis("sequence", length, rows), along
-    return Axis("batch", rows, length), (labels == label).any(1).nonzero().squeeze(1).tolist()
 
 
 def _told(model: Any, recording: Recording, way: list[Move], axis: Axis, source: int, target: int) -> Blame:

@@ -9,7 +9,7 @@ A table hangs on the storage of its tensor, laid out like it, and holds as long 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from leakcheck.flow.operand import Operand
 
 _ATTRIBUTE = "_leakcheck_choices"
 _LARGEST = 1 << 20  # elements of a table
-_COPIES = frozenset({"aten::clone", "aten::_to_copy"})
+COPIES = frozenset({"aten::clone", "aten::_to_copy"})
 _names = itertools.count(1)
 
 
@@ -51,13 +51,8 @@ def of(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
     return chosen, found.flat.as_strided((*tensor.shape, n), strides, tensor.storage_offset() * n)
 
 
-def follow(
-    func: Callable[..., Any], name: str, pointwise: bool, args: tuple, operands: Sequence[Operand], kwargs: dict,
-    output: Tensor,
-) -> None:  # fmt: skip
-    """State the table of what an elementwise op made of choices and known values."""
-    if not pointwise and name not in _COPIES:
-        return
+def follow(func: Any, args: tuple, kwargs: dict, operands: Sequence[Operand], output: Tensor) -> None:
+    """State the table of what an elementwise op or a copy made of choices and known values."""
     tables = {id(x.value): table for x in operands if (table := of(x.value)) is not None}
     if not tables:
         return
@@ -80,6 +75,19 @@ def follow(
     result = func(*(by_choice(value) for value in args), **{k: by_choice(v) for k, v in kwargs.items()})
     if isinstance(result, Tensor):
         _state(output, names, result.expand(*output.shape, result.shape[-1]))
+
+
+def places(x: Tensor, dim: int, index: Tensor) -> Tensor | None:
+    """Boolean, of `x`'s shape: where a scatter by `index` along `dim` can write at all; `None` if nothing is known."""
+    found = of(index)
+    if found is None:
+        return None
+    reached = torch.zeros(x.shape, dtype=torch.bool)
+    size = x.shape[dim]
+    for place in found[1].unbind(-1):
+        inside = (place >= 0) & (place < size)  # a choice outside would have raised
+        reached.scatter_reduce_(dim, place.clamp(0, size - 1), inside, "amax")
+    return reached
 
 
 def _state(tensor: Tensor, chosen: Tensor, table: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import leakcheck.flow.rules  # noqa: F401  (registers the rules)
+from leakcheck.flow import choices
 from leakcheck.flow.compiled import HIGHER_ORDER
 from leakcheck.flow.context import Context, Instead, tensors_of
 from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, UNWRITTEN, Labels, join
@@ -43,6 +44,7 @@ class _Plan:
     view: bool
     random: bool
     pointwise: bool
+    elementwise: bool  # a new tensor, each element of which is a function of those in its place
     unreturned: tuple[tuple[int, str], ...]  # arguments that are written but not returned: position, name
     outs: frozenset[str]  # arguments that only say where to write
     mutates: bool
@@ -148,6 +150,8 @@ class Flow(TorchDispatchMode):
         if self.watch is not None and not known:
             self.watch(plan.name, apply, decomposed or operands, outputs)
         self._store(outputs, labels, operands, plan, args, kwargs)
+        if plan.elementwise and not known:
+            choices.follow(func, args, kwargs, operands, outputs[0])
         if sizes is not None:
             sizes.store(in_place=plan.mutates and not plan.outs)
         return result
@@ -231,7 +235,9 @@ def _plan(func: Any) -> _Plan:
     schema = getattr(func, "_schema", None)
     if schema is None:  # a higher-order op
         name = f"higher_order::{func.name()}"
-        return _Plan(name, rule_for(name, ""), False, False, False, (), frozenset(), False, False, None, HIGHER_ORDER.get(name))
+        return _Plan(
+            name, rule_for(name, ""), False, False, False, False, (), frozenset(), False, False, None, HIGHER_ORDER.get(name)
+        )
     returned = [r.alias_info for r in schema.returns]
     view = any(a is not None and not a.is_write for a in returned)
     names = {frozenset(a.before_set) for a in returned if a is not None}
@@ -241,13 +247,16 @@ def _plan(func: Any) -> _Plan:
         if a.alias_info is not None and a.alias_info.is_write
     ]
     tags = func.tags
+    pointwise = torch.Tag.pointwise in tags or _functional_is_pointwise(schema)
+    random = torch.Tag.nondeterministic_seeded in tags
     rule = rule_for(schema.name, schema.overload_name)
     return _Plan(
         name=schema.name,
         rule=rule,
         view=(view and rule is None) or schema.name in _VIEWS,
-        random=torch.Tag.nondeterministic_seeded in tags,
-        pointwise=torch.Tag.pointwise in tags or _functional_is_pointwise(schema),
+        random=random,
+        pointwise=pointwise,
+        elementwise=(pointwise or schema.name in choices.COPIES) and not written and not random,
         unreturned=tuple((i, name) for i, name, aliases in written if frozenset(aliases) not in names),
         outs=frozenset(a.name for a in schema.arguments if a.is_out),
         mutates=bool(written),

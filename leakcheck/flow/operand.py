@@ -21,7 +21,7 @@ class Operand:
         self.value = value
         self._record = mirror.record(value)
         self._mirror, self._rowwise, self._soft = mirror, rowwise, soft
-        self.labels = self._prepared(mirror.read(value))
+        self.labels = self._prepared(mirror.labels(self._record, value))
         self._structure: Labels | None = None
 
     def _prepared(self, labels: Labels) -> Labels:
@@ -34,13 +34,14 @@ class Operand:
     @property
     def structure(self) -> Labels:
         if self._structure is None:
-            self._structure = self._prepared(self._mirror.structure(self.value))
+            known = self.labels.uniform == KNOWN
+            self._structure = self._mirror.structure(self.value) if known else self.labels
         return self._structure
 
     def freeze(self) -> None:
         """Keep the values as they are before the op overwrites them."""
         self.value = self.value.clone()
-        self._structure = self._prepared(Labels(by_value(self.value)) if self.labels.uniform == KNOWN else self.labels)
+        self._structure = by_value(self.value) if self.labels.uniform == KNOWN else self.labels
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -59,6 +60,11 @@ class Operand:
     def known(self) -> bool:
         """Whether the values depend on nothing."""
         return self.labels.uniform is not None and self.labels.uniform < -1
+
+    @property
+    def size(self) -> int:
+        """The label of what decides how large it is."""
+        return self._record.size
 
     def state(self, **facts: Any) -> None:
         """Add to what is known of the values as a whole."""

@@ -272,12 +272,12 @@ class _Recorder:
 
     def __init__(self, mirror: Mirror, source: Tensor, model: Any):
         self._mirror = mirror
-        self.recording = Recording(self._layout(source))
+        self.recording = Recording(self.layout(source))
         modules = model.named_modules() if isinstance(model, nn.Module) else ()
         self._paths = {id(module): path for path, module in modules}
         self._masks: dict[CodeType, tuple[str, ...]] = {}
 
-    def _layout(self, tensor: Tensor) -> Layout:
+    def layout(self, tensor: Tensor) -> Layout:
         return Layout.of(tensor, self._mirror.record(tensor).number)
 
     def __call__(self, name: str, apply: Callable[[], Any], operands: list[Operand], outputs: list[Tensor]) -> None:
@@ -286,8 +286,8 @@ class _Recorder:
             number=len(self.recording.steps),
             name=name,
             apply=apply,
-            operands=tuple(Taken(x, self._layout(x.value)) for x in operands),
-            outputs=tuple(self._layout(x) for x in outputs),
+            operands=tuple(Taken(x, self.layout(x.value)) for x in operands),
+            outputs=tuple(self.layout(x) for x in outputs),
             frames=frames,
             module=module,
         )
@@ -329,14 +329,12 @@ def record(
     run: Callable[[Tensor], Any], source: Tensor, model: Any, labels: Tensor | None
 ) -> tuple[Recording, Layout, Tensor]:
     """Run with labels and remember every op: the recording, the layout of the logits, and their labels."""
-    with Tracer(model, source, labels) as tracer:
-        recorder = _Recorder(tracer.mirror, source, model)
-        tracer.flow.watch = recorder
-        try:
+    tracer = Tracer(model, source, labels)
+    try:
+        with tracer:
+            recorder = _Recorder(tracer.mirror, source, model)
+            tracer.flow.watch = recorder
             logits = logits_of(run(source))
-        finally:
-            tracer.flow.watch = None
-    seen = tracer.read(logits)
-    layout = recorder._layout(logits)
-    tracer.close()
-    return recorder.recording, layout, seen
+        return recorder.recording, recorder.layout(logits), tracer.read(logits)
+    finally:
+        tracer.close()

@@ -10,6 +10,7 @@ from types import FrameType
 
 import torch
 
+CONTROL_FLOW = "token-dependent control flow"
 LEAVES = "the value goes on in Python, where no label follows"
 
 _FLOW = str(Path(__file__).parent)
@@ -65,7 +66,7 @@ class SoftMask:
 class Reports:
     holes: Counter[Hole] = field(default_factory=Counter)
     soft_masks: dict[Place | None, SoftMask] = field(default_factory=dict)
-    widened: set[Place] = field(default_factory=set)
+    widened: dict[Place, dict[torch.Size, torch.Tensor]] = field(default_factory=dict)  # by shape: what can be true
     unwritten: dict[Place | None, str] = field(default_factory=dict)  # op that read memory no op wrote
     _unheard: set[str] = field(default_factory=set)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from leakcheck.flow.labels import BLOCKED, GENERIC, KNOWN, ZERO
 from leakcheck.flow.provenance import At, Frame, Move, Recording, Taken
 from leakcheck.flow.reports import Place
-from leakcheck.flow.rows import Axis, groups
+from leakcheck.flow.rows import Axis, Group, groups
 
 _PRODUCTS = frozenset({"mm", "bmm", "addmm", "baddbmm", "linear", "mv", "addmv", "_addmm_activation", "addbmm"})
 _REDUCTIONS = {
@@ -77,8 +77,7 @@ class Meeting:
     @property
     def dim(self) -> int | None:
         """The dim of the operand along which its element sits at the source, if one alone is as long as the axis."""
-        found = groups(self.move.taken.shape, self.axis.size)
-        return found[0][0] if len(found) == 1 and len(found[0]) == 1 else None
+        return _only(groups(self.move.taken.shape, self.axis.size))
 
     @property
     def along(self) -> str:
@@ -153,7 +152,7 @@ def convolution(meeting: Meeting) -> str | None:
     """Its output at t reads its input beyond t."""
     if "conv" not in meeting.op:
         return None
-    dim = meeting.dim
+    dim = meeting.dim if meeting.dim is not None else _only(groups(meeting.move.made.shape, meeting.axis.size))
     first = 0 if "tbc" in meeting.op else 2
     if dim is not None and dim < first:
         return f"convolution mixes {meeting.along} as channels{meeting.at}: {meeting.reads}"
@@ -169,9 +168,8 @@ def normalisation(meeting: Meeting) -> str | None:
     norm = next((m for m in meeting.way[meeting.number : meeting.number + 8] if "_norm" in m.step.name), None)
     if norm is None or norm.step.frames[:1] != meeting.move.step.frames[:1] or norm.step.name.endswith("vector_norm"):
         return None
-    kind = next((k for k in ("batch", "group", "layer", "rms", "instance") if k in norm.step.name), "")
-    mode = " in train mode" if kind == "batch" else ""
-    return f"{kind} norm{mode} takes its statistics over the {meeting.axis.name} axis{meeting.at}: {meeting.reads}".lstrip()
+    kind = next((f"{k} norm" for k in ("group", "layer", "rms") if k in norm.step.name), "batch norm in train mode")
+    return f"{kind} takes its statistics over the {meeting.axis.name} axis{meeting.at}: {meeting.reads}"
 
 
 @mechanism
@@ -253,6 +251,11 @@ def reading_or_writing(meeting: Meeting) -> str | None:
 @mechanism
 def anything_else(meeting: Meeting) -> str | None:
     return f"{meeting.op} mixes {meeting.along}{meeting.at}: {meeting.reads}"
+
+
+def _only(found: list[Group]) -> int | None:
+    """The dim, if there is one group and it is a single dim."""
+    return found[0][0] if len(found) == 1 and len(found[0]) == 1 else None
 
 
 def _ahead(meeting: Meeting, dim: int) -> int:

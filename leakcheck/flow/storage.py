@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakcheck.flow.labels import BLOCKED, DTYPE, HARD_MASK, KNOWN, ZERO, Labels
+from leakcheck.flow.labels import BLOCKED, DTYPE, HARD_MASK, KNOWN, ZERO, Labels, collapsed
 from leakcheck.flow.selection import Owners
 
 _ATTRIBUTE = "_leakcheck_record"
@@ -147,7 +147,7 @@ class Mirror:
         assert record.uniform is not None
         if record.uniform == KNOWN and tensor.device.type != "meta":
             whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage(), 0, (count,))
-            record.plane = by_value(whole).contiguous()
+            record.plane = by_value(whole).plane.contiguous()
         else:
             record.plane = torch.full((count,), record.uniform, dtype=DTYPE)
         record.uniform, record.unit, record.shared = None, size, False
@@ -170,21 +170,26 @@ class Mirror:
     def structure(self, tensor: Tensor) -> Labels:
         """Labels with the zeros and the blocking constants of known values made visible."""
         record = self.record(tensor)
-        if record.uniform != KNOWN or tensor.device.type == "meta":
-            return self.read(tensor)
+        if record.uniform != KNOWN:
+            return self.labels(record, tensor)
         key = (tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor._version)
         if key not in record.structure:
-            record.structure[key] = Labels(by_value(tensor))
+            record.structure[key] = by_value(tensor)
         return record.structure[key]
 
 
-def by_value(tensor: Tensor) -> Tensor:
+def by_value(tensor: Tensor) -> Labels:
     """The labels of known values: ZERO, BLOCKED or KNOWN."""
-    known = torch.full((), KNOWN, dtype=DTYPE)
-    plane = torch.where(tensor == 0, ZERO, known)
+    if tensor.device.type == "meta":
+        return Labels.full(tensor.shape, KNOWN)
+    if tensor.numel() == 1:
+        value = tensor.item()
+        blocks = tensor.is_floating_point() and value <= blocking(tensor.dtype)
+        return Labels.full(tensor.shape, ZERO if value == 0 else BLOCKED if blocks else KNOWN)
+    plane = torch.where(tensor == 0, ZERO, torch.full((), KNOWN, dtype=DTYPE))
     if tensor.is_floating_point():
-        plane = torch.where(tensor <= blocking(tensor.dtype), BLOCKED, plane)
-    return plane.to(DTYPE)
+        plane = plane.masked_fill_(tensor <= blocking(tensor.dtype), BLOCKED)
+    return collapsed(plane)
 
 
 def blocking(dtype: torch.dtype) -> float:

@@ -12,7 +12,7 @@ from leakcheck.flow.compiled import uncompiled
 from leakcheck.flow.engine import Flow
 from leakcheck.flow.escapes import Escapes
 from leakcheck.flow.labels import GENERIC, KNOWN, LARGEST, UNWRITTEN, Labels
-from leakcheck.flow.reports import Hole, Reports, SoftMask
+from leakcheck.flow.reports import CONTROL_FLOW, Hole, Reports, SoftMask
 from leakcheck.flow.storage import Mirror
 from leakcheck.flow.widening import explained
 from leakcheck.subjects.subject import logits_of
@@ -118,6 +118,8 @@ class Tracer:
     def __exit__(self, *error: Any) -> None:
         for mode in reversed(self._entered):
             mode.__exit__(*error)
+        if error[0] is not None:
+            self.close()
 
     def read(self, tensor: Tensor) -> Tensor:
         """int16, of the tensor's shape; owners count with all that their slots can hold."""
@@ -131,6 +133,8 @@ def conclude(tracer: Tracer, seen: Tensor, valid: Tensor | None = None) -> Trace
     """The trace from the labels of an output `[batch, seq, ...]`."""
     tracer.close()
     rows = seen.reshape(*seen.shape[:2], -1)
+    if rows.stride(-1) == 0:  # all features have one label
+        rows = rows[..., :1]
     per_position = rows.amax(-1) if rows.shape[-1] else rows.new_full(rows.shape[:2], KNOWN)  # [batch, seq]
     covered = per_position < UNWRITTEN
     if bool((rows == UNWRITTEN).any()):
@@ -143,6 +147,10 @@ def conclude(tracer: Tracer, seen: Tensor, valid: Tensor | None = None) -> Trace
     own = tracer.labels
     usable = torch.ones_like(covered) if valid is None else valid.expand(covered.shape)
     late = (clear > own) & usable
+    if any(hole.kind == CONTROL_FLOW for hole in tracer.reports.holes):
+        # The program knew more of its tokens than labels say (sizes to split by, say): a label that is too late may be
+        # the labels' fault, and one that is not may be luck.
+        covered, late = covered & ~late, torch.zeros_like(late)
     violations = tuple(
         Violation(batch, position, int(clear[batch, position])) for batch, position in late.nonzero().tolist()
     )
@@ -158,9 +166,8 @@ def conclude(tracer: Tracer, seen: Tensor, valid: Tensor | None = None) -> Trace
 
 
 def _labelled_input(inputs: Tensor | Mapping[str, Any]) -> Tensor:
-    if isinstance(inputs, Tensor):
-        found = inputs
-    else:
+    found: Any = inputs
+    if not isinstance(inputs, Tensor):
         found = next((inputs[name] for name in ("input_ids", "inputs_embeds") if inputs.get(name) is not None), None)
     if not isinstance(found, Tensor) or found.dim() < 2:
         raise UsageError("inputs must be token ids [batch, seq], or a mapping with input_ids or inputs_embeds")

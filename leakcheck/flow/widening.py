@@ -19,9 +19,14 @@ from leakcheck.flow.reports import Place, Reports, here
 from leakcheck.subjects.subject import logits_of
 
 
-def every_index(mask: Tensor) -> Tensor:
-    """What `nonzero` gives for a mask that is true everywhere: `[mask.numel(), mask.dim()]`."""
-    return torch.ones_like(mask, dtype=torch.bool).nonzero()
+def widen(possible: Tensor, reports: Reports) -> Tensor | None:
+    """What `nonzero` gives for a mask that is true wherever it can be; `None` where no line of the user's asks for it."""
+    place = here()
+    if place is None:
+        return None
+    by_shape = reports.widened.setdefault(place, {})
+    by_shape[possible.shape] = by_shape.get(possible.shape, possible) | possible
+    return possible.nonzero()
 
 
 class _Widest(TorchDispatchMode):
@@ -31,7 +36,7 @@ class _Widest(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False
 
-    def __init__(self, places: set[Place]):
+    def __init__(self, places: dict[Place, dict[torch.Size, Tensor]]):
         super().__init__()
         self.places = places
         self.added: dict[Place, int] = dict.fromkeys(places, 0)
@@ -40,7 +45,7 @@ class _Widest(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.nonzero.default and (place := here()) in self.places:
             assert place is not None
-            widest = every_index(args[0])
+            widest = self.places[place].get(args[0].shape, torch.ones_like(args[0], dtype=torch.bool)).nonzero()
             self.added[place] += len(widest) - len(result)
             return widest
         return result

@@ -1,5 +1,6 @@
 """The checkpoints, folded: layers and configurations of one stage on one path become one measurement, the worst."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def measure(checkpoints: Sequence[Checkpoint], configurations: Sequence[str]) ->
     """`configurations` are all that were audited: a stage without a checkpoint under one of them did not run there."""
     gravest = worst(c.verdict for c in checkpoints)
     candidates = [c for c in checkpoints if c.verdict is gravest]
-    chosen = max(candidates, key=lambda c: (magnitude(c.output_delta), magnitude(c.horizon)))
+    chosen = max(candidates, key=lambda c: (magnitude(c.output_delta), math.inf if c.horizon is None else c.horizon))
     largest = magnitude(chosen.output_delta)
     layers = {c.layer for c in candidates if c.layer is not None and magnitude(c.output_delta) == largest}
     runs = dict.fromkeys(configurations, 0)

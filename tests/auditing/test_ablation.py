@@ -42,7 +42,7 @@ def test_all_eight_combinations_are_measured(rows):
 def test_without_the_remask_alone_it_stays_causal(rows, s2):
     row = rows[True, s2, False]
     assert row.output_delta == 0
-    assert set(row.paths.values()) == {Verdict.OPEN}
+    assert set(row.paths.values()) == {Verdict.PROVEN}
     assert row.first_leak is None
 
 
@@ -61,9 +61,9 @@ def test_without_both_both_paths_leak(rows, s2):
     assert row.paths == {"standard": Verdict.LEAK, "recompute": Verdict.LEAK}
 
 
-def test_with_all_or_without_the_length_check_it_is_clean(rows):
+def test_with_all_or_without_the_length_check_it_is_proven(rows):
     for s2 in (True, False):
-        assert set(rows[True, s2, True].paths.values()) == {Verdict.OPEN}
+        assert set(rows[True, s2, True].paths.values()) == {Verdict.PROVEN}
         assert rows[True, s2, True].output_delta == 0
 
 
@@ -108,15 +108,20 @@ def conclusions_of(result):
 
 def test_audit_of_the_clean_subject():
     result = audit(subject_of(models.method1(), seq=7), Settings(attention=("eager",)))
-    assert result.verdict is Verdict.OPEN
+    assert result.verdict is Verdict.PROVEN
     assert len(result.configurations) == 4 * 3
     assert result.findings == ()
     assert conclusions_of(result) == {
         "C1": ClaimVerdict.HOLDS,
-        "C2": ClaimVerdict.OPEN,
+        "C2": ClaimVerdict.HOLDS,
         "C3": ClaimVerdict.REFUTED,  # S1 alone bears the load
         "C4": ClaimVerdict.REFUTED,  # checks act at two stages only
-        "C5": ClaimVerdict.OPEN,
+        "C5": ClaimVerdict.HOLDS,
+    }
+    assert {c.id: c.verdict for c in result.safety_checks} == {
+        "S1": ClaimVerdict.HOLDS,
+        "S2": ClaimVerdict.HOLDS,
+        "S3": ClaimVerdict.OPEN,  # its path is causal, but not thanks to it
     }
     assert {c.id: c.load_bearing for c in result.safety_checks} == {"S1": True, "S2": False, "S3": False}
     assert result.fidelity.worst > 0.1
@@ -131,7 +136,7 @@ def test_audit_of_the_published_subject():
     assert len(verdicts) == 2 * 4 * 3
     for (attention, mask, _), verdict in verdicts.items():
         nothing_masks = attention == "sdpa" and mask in ("none", "ones")
-        assert verdict is (Verdict.LEAK if nothing_masks else Verdict.OPEN)
+        assert verdict is (Verdict.LEAK if nothing_masks else Verdict.PROVEN)
     claims = conclusions_of(result)
     assert claims["C2"] is claims["C3"] is claims["C5"] is ClaimVerdict.REFUTED
     assert result.findings[0].code == "LC201"
@@ -141,7 +146,7 @@ def test_audit_of_the_published_subject():
 def test_audit_of_another_model(leaking):
     model = models.reading(models.llama, "model.layers.1.mlp", models.successor) if leaking else models.llama()
     result = audit(subject_of(model, seq=7), Settings(attention=("eager",)))
-    assert result.verdict is (Verdict.LEAK if leaking else Verdict.OPEN)
+    assert result.verdict is (Verdict.LEAK if leaking else Verdict.PROVEN)
     assert result.statistics == {}
     assert result.ablation == ()
     if leaking:

@@ -1,11 +1,10 @@
-"""Verdicts: of a configuration from its probes, of a stage from its own and its surroundings' deltas."""
-
-from types import SimpleNamespace
+"""What one configuration amounts to: blame among its stages, and the findings."""
 
 import pytest
 
-from leakcheck.auditing.examine import Examiner, blame, configuration_verdict
+from leakcheck.auditing.examine import Examiner
 from leakcheck.auditing.leaks import findings
+from leakcheck.auditing.verdicts import blame
 from leakcheck.checkpoints.reading import RECOMPUTE, STANDARD, Reading, Stage
 from leakcheck.config import Configuration
 from leakcheck.findings import Verdict, worst
@@ -62,20 +61,6 @@ def test_without_a_leak_at_the_output_what_moves_is_a_suspicion():
     assert [v.value for v in blame(readings, leaks=False)] == ["SUSPECT", "OPEN"]
 
 
-@pytest.mark.parametrize(
-    ("logits", "unconfirmed", "verdict"),
-    [
-        (STILL, "", Verdict.OPEN),
-        (MOVED_IN, "", Verdict.LEAK),
-        (MOVED_IN, "no float64", Verdict.SUSPECT),
-        (decided(gradient=1.0), "", Verdict.SUSPECT),
-    ],
-)
-def test_the_verdict_of_a_configuration(logits, unconfirmed, verdict):
-    probed = SimpleNamespace(logits=logits, unconfirmed=unconfirmed, repeatable=True)
-    assert configuration_verdict(probed) is verdict
-
-
 def test_the_worst_verdict():
     assert worst([]) is Verdict.NOT_APPLICABLE
     assert worst([Verdict.OPEN, Verdict.PROVEN]) is Verdict.OPEN
@@ -113,12 +98,13 @@ def test_a_dependence_that_no_output_uses_is_a_finding_of_its_own():
 
     model = models.seeded(Unused(models.Mixer(successor)))
     result = examined(model)
-    assert result.result.verdict is Verdict.OPEN
+    assert result.result.verdict is Verdict.PROVEN
     assert codes_of(model, result) == ["LC102"]
     assert {c.module for c in result.checkpoints if c.verdict is Verdict.SUSPECT} == {"mixer"}
+    assert {c.module for c in result.checkpoints if c.horizon} == {"mixer"}
 
 
-def test_a_leak_that_only_the_gradient_shows_is_a_suspicion():
+def test_a_dependence_that_only_the_gradient_and_flow_show_is_a_suspicion():
     class Saturated(models.Mixer):
         """Adds nothing to the output of the drawn tokens, yet has a derivative there."""
 
@@ -129,7 +115,7 @@ def test_a_leak_that_only_the_gradient_shows_is_a_suspicion():
     model = models.toy(Saturated(None))
     result = examined(model)
     assert result.result.verdict is Verdict.SUSPECT
-    assert codes_of(model, result) == ["LC103"]
+    assert codes_of(model, result) == ["LC104"]  # flow follows values: it does not know that they cancel
 
 
 def test_a_leak_between_two_modules_is_found_though_no_module_is_to_blame():
@@ -149,3 +135,5 @@ def test_rows_that_depend_on_their_batch_are_judged_without_checkpoints():
     assert result.result.verdict is Verdict.LEAK
     assert result.result.paths == {"standard": Verdict.LEAK}
     assert all(c.output_delta is None for c in result.checkpoints)
+    verdicts = {c.module: c.verdict for c in result.checkpoints}
+    assert verdicts == dict.fromkeys(("", "mixer", "mixer.norm", "head"), Verdict.SUSPECT) | {"embed": Verdict.PROVEN}

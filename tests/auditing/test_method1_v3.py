@@ -18,11 +18,17 @@ def examined(model, attention="eager", mask="none", mode="eval"):
     return Examiner(model, seq=SEQ, vocab_size=VOCAB, seed=0).examine(configuration)
 
 
-def assert_clean(result):
-    assert result.result.verdict is Verdict.OPEN
+def assert_proven(result):
+    assert result.result.verdict is Verdict.PROVEN
+    assert result.result.horizon == 0
+    assert set(result.result.paths.values()) == {Verdict.PROVEN}
+    assert {(c.verdict, c.horizon) for c in result.checkpoints} <= {
+        (Verdict.PROVEN, 0),
+        (Verdict.NOT_APPLICABLE, None),
+    }
     assert result.result.output_delta == result.result.gradient_delta == 0
     assert all(not c.output_delta and not c.gradient_delta and not c.local_delta for c in result.checkpoints)
-    assert all(control.caught for control in result.probed.controls)
+    assert all(control.caught for control in (*result.probed.controls, *result.proof.controls))
 
 
 def tokens(rows=2, seq=SEQ):
@@ -37,14 +43,14 @@ def test_with_a_materialised_mask_it_is_causal(layers, kv_heads, merge_attention
         num_hidden_layers=layers, num_key_value_heads=kv_heads, merge_attention_output=merge_attention_output
     )
     assert oracle.largest_leak(oracle.moves(model, seq=SEQ, vocab_size=VOCAB, draws=1)) == 0
-    assert_clean(examined(model, attention="sdpa"))
+    assert_proven(examined(model, attention="sdpa"))
 
 
 @pytest.mark.parametrize("mode", ["eval", "train", "train+checkpointing"])
 @pytest.mark.parametrize("mask", ["none", "ones", "left-padded", "right-padded"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_in_every_configuration(attention, mask, mode):
-    assert_clean(examined(models.method1(), attention, mask, mode))
+    assert_proven(examined(models.method1(), attention, mask, mode))
 
 
 @pytest.mark.parametrize("mode", ["eval", "train", "train+checkpointing"])
@@ -63,7 +69,7 @@ def test_as_published_both_paths_leak_under_sdpa_without_padding(mask, mode):
     ("attention", "mask"), [("eager", "none"), ("eager", "ones"), ("sdpa", "left-padded"), ("sdpa", "right-padded")]
 )
 def test_as_published_it_is_clean_where_a_mask_exists(attention, mask):
-    assert_clean(examined(models.method1(materialize_causal_mask=False), attention, mask))
+    assert_proven(examined(models.method1(materialize_causal_mask=False), attention, mask))
 
 
 def test_the_finding_says_that_the_mask_was_none_and_where_it_was_made():

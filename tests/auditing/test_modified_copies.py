@@ -135,6 +135,8 @@ def test_leak_is_for_those_stages_and_every_other_that_moves_is_contaminated(cas
     assert by_verdict[Verdict.LEAK] == copy.leaks
     assert by_verdict[Verdict.CONTAMINATED] == moving - copy.leaks
     assert not by_verdict[Verdict.SUSPECT]
+    seeing = {(c.stage, c.path, c.layer) for c in examined.checkpoints if c.horizon}
+    assert seeing == moving  # flow admits what the probes found, and no more
 
 
 def test_what_comes_before_is_clean(case):
@@ -143,7 +145,7 @@ def test_what_comes_before_is_clean(case):
     for checkpoint in measured:
         if (checkpoint.path, checkpoint.layer) in copy.clean:
             assert checkpoint.output_delta == checkpoint.gradient_delta == checkpoint.local_delta == 0
-            assert checkpoint.verdict is Verdict.OPEN
+            assert (checkpoint.verdict, checkpoint.horizon) == (Verdict.PROVEN, 0)
 
 
 def test_the_other_path_is_at_most_contaminated(case):
@@ -167,6 +169,6 @@ def test_the_finding_names_the_stage_and_a_witness(case):
 
 def test_an_unchanged_copy_is_clean(tmp_path):
     examined = Examiner(models.method1_copy(tmp_path), seq=SEQ, vocab_size=VOCAB, seed=0).examine(EAGER)
-    assert examined.result.verdict is Verdict.OPEN
-    assert {c.verdict for c in examined.checkpoints} == {Verdict.OPEN, Verdict.NOT_APPLICABLE}
+    assert examined.result.verdict is Verdict.PROVEN
+    assert {c.verdict for c in examined.checkpoints} == {Verdict.PROVEN, Verdict.NOT_APPLICABLE}
     assert examined.first_leak is None

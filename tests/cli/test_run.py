@@ -44,14 +44,17 @@ def test_a_causal_subject_holds_the_gate(run, tmp_path) -> None:
     code, out, _ = run("--model", "method1_v3", "--report", "a.json", "--report", "a.md")
     assert code == 0
     report = json.loads((tmp_path / "a.json").read_text())
-    assert report["verdict"] == "OPEN"
+    assert report["verdict"] == "PROVEN"
     measured = [c for c in report["checkpoints"] if c["output_delta"] is not None]
     assert {c["path"] for c in measured} == {"standard", "recompute"}
     assert {c["stage"] for c in report["checkpoints"]} == set(range(1, 15))
     assert all(c["output_delta"] == 0 and c["gradient_delta"] == 0 and c["local_delta"] == 0 for c in measured)
     assert all(c["caught"] for c in report["controls"])
     assert "the logits equal LLaMA's" in next(c["evidence"] for c in report["conclusions"] if c["id"] == "C5")
-    assert "measured clean, not proven" in out
+    assert all(c["horizon"] == 0 and c["verdict"] == "PROVEN" for c in measured)
+    verdicts = {c["id"]: c["verdict"] for c in report["conclusions"]}
+    assert verdicts["C2"] == verdicts["C5"] == "HOLDS"
+    assert "PROVEN: no past output depends on a future token. Proven in 24 configurations" in out
     assert (tmp_path / "a.md").read_text().startswith("#")
 
 
@@ -62,8 +65,8 @@ def test_the_published_subject_leaks_and_says_where(run, tmp_path) -> None:
     assert report["verdict"] == "LEAK"
     for configuration in report["configurations"]:
         leaks = configuration["attention"] == "sdpa" and configuration["mask"] in ("none", "ones")
-        assert configuration["verdict"] == ("LEAK" if leaks else "OPEN")
-        assert configuration["paths"] == dict.fromkeys(("standard", "recompute"), "LEAK" if leaks else "OPEN")
+        assert configuration["verdict"] == ("LEAK" if leaks else "PROVEN")
+        assert configuration["paths"] == dict.fromkeys(("standard", "recompute"), "LEAK" if leaks else "PROVEN")
     finding = report["findings"][0]
     assert finding["code"] == "LC201"
     assert "None" in finding["message"]
@@ -80,9 +83,44 @@ def test_the_published_subject_leaks_and_says_where(run, tmp_path) -> None:
     assert "LC201" in out
 
 
-def test_the_control_holds_the_gate_but_not_a_strict_one(run) -> None:
-    assert run("--model", "llama", "--attn", "eager")[0] == 0
-    assert run("--model", "llama", "--attn", "eager", "--strict")[0] == 4
+def test_the_control_holds_even_the_strict_gate(run) -> None:
+    assert run("--model", "llama", "--attn", "eager", "--strict")[0] == 0
+
+
+UNPROVEN = """
+import torch
+from torch import nn
+
+class Mixer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(50, 8), nn.Linear(8, 50)
+        self.gate = nn.Parameter(torch.zeros(8))
+
+    def forward(self, input_ids):
+        x = self.embed(input_ids)
+        return self.head(x.cumsum(1) + MORE)
+
+def build():
+    return Mixer()
+"""
+FOURIER = "torch.fft.irfft(torch.fft.rfft(x, 2 * x.shape[1], dim=1), 2 * x.shape[1], dim=1)[:, : x.shape[1]]"
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict", "code"),
+    [(FOURIER, "OPEN", "LC802"), ("self.gate * x.roll(-1, 1)", "SUSPECT", "LC104"), ("x.sigmoid()", "PROVEN", None)],
+)
+def test_only_a_proof_holds_the_strict_gate(more, verdict, code, run, tmp_path) -> None:
+    name = written(tmp_path, UNPROVEN.replace("MORE", more))
+    loose, out, _ = run("--model", name, "--report", "a.json")
+    strict, _, _ = run("--model", name, "--strict")
+    assert (loose, strict) == (0, 0 if verdict == "PROVEN" else 4)
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert report["verdict"] == verdict
+    if code:
+        assert code in [finding["code"] for finding in report["findings"]]
+        assert code in out
 
 
 def test_a_bare_file_inside_a_package_is_audited(run, tmp_path) -> None:

@@ -65,14 +65,6 @@ class Attention(Mixer):
         return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril(diagonal)
 
 
-def eager(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> Tensor:
-    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, -torch.inf)
-    weights = F.dropout(scores.softmax(-1), 0.1, training=False)
-    return weights @ v
-
-
 @leak
 class EagerUnmasked(Attention):
     def forward(self, x: Tensor) -> Tensor:
@@ -224,6 +216,17 @@ class MeanPooled(Mixer):
 
 
 @leak
+class Overwritten(Mixer):
+    """What was read is no longer there when the forward ends."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        held = x.clone()
+        level = held.amax(dim=1 if self.leaky else 2, keepdim=True)  # leak
+        held.zero_()
+        return x * level
+
+
+@leak
 class SummedGate(Mixer):
     """A gate from a sum over the sequence: many ops lie between the sum and the next tensor with positions."""
 
@@ -369,7 +372,47 @@ class Gathered(Mixer):
     def forward(self, x: Tensor) -> Tensor:
         steps = torch.arange(x.shape[1])
         at = (steps + 2).clamp(max=x.shape[1] - 1) if self.leaky else (steps - 2).clamp(min=0)
-        return x[:, at]  # leak
+        read = x[:, at]  # leak
+        at.fill_(x.shape[1] - 1)  # the replay has to know what it was
+        return read
+
+
+@leak
+class Pointer(Mixer):
+    """Each token says which one it reads."""
+
+    def __init__(self, leaky: bool):
+        super().__init__(leaky)
+        self.pointer = nn.Linear(HIDDEN, SEQ)
+
+    def forward(self, x: Tensor) -> Tensor:
+        to = self.pointer(x).argmax(-1, keepdim=True)  # [batch, seq, 1]
+        if not self.leaky:
+            return x * to
+        return x.gather(1, to.expand(-1, -1, HIDDEN))  # leak
+
+
+@leak
+class Slots(Mixer):
+    """Each token says where it is written."""
+
+    def __init__(self, leaky: bool):
+        super().__init__(leaky)
+        self.slot = nn.Linear(HIDDEN, SEQ)
+
+    def forward(self, x: Tensor) -> Tensor:
+        to = self.slot(x).argmax(-1, keepdim=True)  # [batch, seq, 1]
+        if not self.leaky:
+            return x * to
+        return torch.zeros_like(x).scatter_add(1, to.expand(-1, -1, HIDDEN), x)  # leak
+
+
+@leak
+class Renormed(Mixer):
+    """An op that is run as its parts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.renorm(2, 2, 1.0) if self.leaky else x.clamp(-1, 1)  # leak
 
 
 @leak

@@ -6,10 +6,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-from leakcheck.auditing.examine import configuration_verdict
 from leakcheck.checkpoints import plan_for
 from leakcheck.config import Configuration
-from leakcheck.findings import Verdict
 from leakcheck.probes import precision
 from leakcheck.probes.probe import Prober
 from leakcheck.subjects import running
@@ -37,7 +35,8 @@ class RareNoise(nn.Module):
 def test_rare_randomness_is_no_leak():
     probed = probe(models.toy(RareNoise()), TRAIN)
     assert not probed.independent
-    assert configuration_verdict(probed) is Verdict.OPEN
+    assert not probed.logits.moved
+    assert not probed.logits.gradient
     assert all(control.caught for control in probed.controls)
 
 
@@ -48,7 +47,8 @@ class ScalesInPlace(nn.Module):
 
 def test_embeddings_that_are_scaled_in_place_can_be_probed():
     probed = probe(models.toy(ScalesInPlace()), EVAL)
-    assert configuration_verdict(probed) is Verdict.OPEN
+    assert not probed.logits.moved
+    assert not probed.logits.gradient
     assert {control.name.rpartition(": ")[2] for control in probed.controls if control.caught} >= {"output", "gradient"}
 
 
@@ -70,7 +70,8 @@ def test_routed_experts_are_decided_in_float64(backend):
     randomise(model, 0)
     probed = probe(model.eval(), Configuration(backend, "none", "eval"))
     assert probed.unconfirmed == ""
-    assert configuration_verdict(probed) is Verdict.OPEN
+    assert not probed.logits.moved
+    assert not probed.logits.gradient
 
 
 def test_grouped_matrix_products_run_in_float64():

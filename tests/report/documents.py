@@ -63,7 +63,7 @@ STAGES = (
 
 
 def configuration(attention: str, mask: str, mode: str, delta: float = 0.0, **changes) -> ConfigurationResult:
-    verdict = Verdict.LEAK if delta else Verdict.OPEN
+    verdict = Verdict.LEAK if delta else Verdict.PROVEN
     padded = 3 if mask == "left-padded" else 0
     document = ConfigurationResult(
         id=f"{attention}/{mask}/{mode}",
@@ -83,6 +83,7 @@ def configuration(attention: str, mask: str, mode: str, delta: float = 0.0, **ch
         pairs_total=78,
         padded_queries=padded,
         padded_queries_moved=padded,
+        horizon=12 if delta else 0,
     )
     return replace(document, **changes)
 
@@ -103,14 +104,14 @@ def checkpoint(stage: int, path: str, layer: int | None, configuration: str, **c
         operation=operation,
         passes=passes,
         runs=1,
-        horizon=None,
+        horizon=0 if has_tensor else None,
         output_delta=0.0 if has_tensor else None,
         relative_delta=0.0 if has_tensor else None,
         gradient_delta=0.0 if has_tensor else None,
         local_delta=0.0 if has_tensor else None,
         rounding_delta=0.0 if has_tensor else None,
         worst_case=None,
-        verdict=Verdict.OPEN if has_tensor else HARMLESS,
+        verdict=Verdict.PROVEN if has_tensor else HARMLESS,
         library=library if stage == 8 else None,
         note="the weights stored for replay" if path == "recompute" and stage == 8 else "",
     )
@@ -128,6 +129,7 @@ def leaking(checkpoint: Checkpoint) -> Checkpoint:
             gradient_delta=None,
             local_delta=None,
             rounding_delta=None,
+            horizon=None,
             verdict=HARMLESS,
         )
     if checkpoint.stage == 2:
@@ -142,6 +144,7 @@ def leaking(checkpoint: Checkpoint) -> Checkpoint:
         output_delta=delta,
         gradient_delta=delta / 2,
         local_delta=1.25,
+        horizon=12,
         worst_case=WorstCase(cut=1, position=0, channel=5, draw="uniform", delta=delta),
         verdict=Verdict.LEAK if own and checkpoint.stage <= 8 else Verdict.CONTAMINATED,
     )
@@ -193,7 +196,7 @@ def ablation(configuration: str, clean_without_s1: bool) -> tuple[AblationRow, .
             AblationRow(
                 configuration=configuration,
                 checks={"S1": s1, "S2": s2, "S3": s3},
-                paths=dict.fromkeys(("standard", "recompute"), Verdict.OPEN if clean else Verdict.LEAK),
+                paths=dict.fromkeys(("standard", "recompute"), Verdict.PROVEN if clean else Verdict.LEAK),
                 output_delta=0.0 if clean else 4.5,
                 first_leak=None if clean else "stage 8, LlamaAttention.forward, layer 0",
             )
@@ -204,12 +207,12 @@ def ablation(configuration: str, clean_without_s1: bool) -> tuple[AblationRow, .
 def method1(leaks_under: Sequence[str] = ()) -> AuditResult:
     cells = itertools.product(("eager", "sdpa"), ("none", "ones", "left-padded"), ("eval", "train"))
     configurations = tuple(
-        configuration(*cell, delta=4.5 * ("/".join(cell) in leaks_under), paths={"standard": Verdict.OPEN})
+        configuration(*cell, delta=4.5 * ("/".join(cell) in leaks_under), paths={"standard": Verdict.PROVEN})
         for cell in cells
     )
     ids = [c.id for c in configurations]
     acted = {id: 0 if id in leaks_under else 3 for id in ids}
-    refuted = ClaimVerdict.REFUTED if leaks_under else ClaimVerdict.OPEN
+    refuted = ClaimVerdict.REFUTED if leaks_under else ClaimVerdict.HOLDS
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         tool=Tool("leakcheck", "0.1.0"),
@@ -239,7 +242,7 @@ def method1(leaks_under: Sequence[str] = ()) -> AuditResult:
                 refuted,
                 "1 call made every mask that was used",
             ),
-            Conclusion("C2", "both paths protected", refuted, "standard and recompute path measured clean"),
+            Conclusion("C2", "both paths protected", refuted, "standard and recompute path proven"),
             Conclusion(
                 "C3",
                 "defence in depth: three independent checks",
@@ -274,6 +277,28 @@ def future_finding(configuration: str) -> Finding:
     )
 
 
+ENDS = (
+    ("LC202", 31, "soft mask, value -1e+04, margin 9.99e+03: a score that much higher crosses it"),
+    ("LC802", 52, "aten::_fft_r2c: every output mixes all positions, in a way that can cancel"),
+)
+
+
+def end_of_proof(code: str, line: int, message: str) -> Finding:
+    return Finding(
+        code=code,
+        verdict=Verdict.OPEN,
+        policy="causal",
+        configuration="default/none/eval",
+        message=message,
+        module="",
+        file="models/mixer.py",
+        line=line,
+        chain=(),
+        witness=None,
+        reproduce="leakcheck run --model models/mixer.py:build --seq-len 97",
+    )
+
+
 def generic() -> AuditResult:
     """A model without a plan of its own: one path, forty layers, no claims to check; one control missed."""
     ids = ("default/none/eval", "default/right-padded/eval")
@@ -289,6 +314,8 @@ def generic() -> AuditResult:
             lines=(80, 80),
             operation="x = x + self.mixer(x)",
             passes=(),
+            horizon=None if layer > 20 else 0,
+            verdict=Verdict.OPEN,
         )
         for layer in range(40)
         for id in ids
@@ -299,7 +326,9 @@ def generic() -> AuditResult:
         subject=SubjectInfo("models/mixer.py:build", "MixerLM", 1_250_304, 97, "given", "modules"),
         verdict=Verdict.OPEN,
         configurations=tuple(
-            configuration("default", mask, "eval", output_delta=moved, pairs_covered=96 * n)
+            configuration(
+                "default", mask, "eval", output_delta=moved, pairs_covered=96 * n, verdict=Verdict.OPEN, horizon=None
+            )
             for n, mask in enumerate(("none", "right-padded"), 1)
         ),
         checkpoints=tuple(checkpoints),
@@ -308,7 +337,7 @@ def generic() -> AuditResult:
         ablation=(),
         fidelity=None,
         conclusions=(),
-        findings=(),
+        findings=tuple(end_of_proof(code, line, text) for code, line, text in ENDS),
         controls=(
             Control("planted leak: next token added to the embedding", "LEAK", False),
             Control("causal mean of the past", "no LEAK", True),
@@ -356,7 +385,13 @@ def hostile() -> AuditResult:
 def empty() -> AuditResult:
     """An audit that could measure nothing."""
     return replace(
-        generic(), verdict=Verdict.NOT_APPLICABLE, configurations=(), checkpoints=(), controls=(), environment={}
+        generic(),
+        verdict=Verdict.NOT_APPLICABLE,
+        configurations=(),
+        checkpoints=(),
+        findings=(),
+        controls=(),
+        environment={},
     )
 
 

@@ -9,7 +9,7 @@ EAGER, SDPA = "eager/none/eval", "sdpa/none/eval"
 
 
 def reading(layer: int, configuration: str, **changes):
-    return checkpoint(8, "standard", layer, configuration, **{"note": "", **changes})
+    return checkpoint(8, "standard", layer, configuration, **{"note": "", "horizon": None, "verdict": Verdict.OPEN, **changes})
 
 
 def test_gravest_verdict_wins_over_the_larger_delta():
@@ -21,12 +21,24 @@ def test_gravest_verdict_wins_over_the_larger_delta():
         ],
         (EAGER, SDPA),
     )
-    assert found.cells == ("LEAK", "0.7", "L2")
+    assert found.cells == ("LEAK", "?", "0.7", "L2")
 
 
 def test_nan_outranks_every_number():
     found = measure([reading(0, EAGER, output_delta=float("nan")), reading(1, EAGER, output_delta=1e9)], (EAGER,))
-    assert found.cells == ("OPEN", "nan", "L0")
+    assert found.cells == ("OPEN", "?", "nan", "L0")
+
+
+def test_among_equal_deltas_the_furthest_sight_is_shown():
+    proven = [reading(layer, EAGER, horizon=0, verdict=Verdict.PROVEN) for layer in range(2)]
+    assert measure(proven, (EAGER,)).cells == ("PROVEN", "+0", "0", "L0-1")
+    suspect = [reading(layer, EAGER, horizon=3 * layer, verdict=Verdict.SUSPECT) for layer in (1, 4, 2)]
+    assert measure([*proven, *suspect], (EAGER,)).cells == ("SUSPECT", "+12", "0", "L1 +2")
+
+
+def test_a_stage_that_only_flow_saw_shows_what_it_saw():
+    traced = reading(0, EAGER, output_delta=None, horizon=0, verdict=Verdict.PROVEN)
+    assert measure([traced], (EAGER,)).cells == ("PROVEN", "+0", "-", "L0")
 
 
 def test_layers_that_share_the_worst_are_named_together():
@@ -37,7 +49,7 @@ def test_layers_that_share_the_worst_are_named_together():
 
 def test_a_leak_without_a_tensor_is_not_hidden_behind_its_runs():
     found = measure([reading(0, EAGER, output_delta=None, verdict=Verdict.LEAK)], (EAGER,))
-    assert found.cells == ("LEAK", "-", "L0")
+    assert found.cells == ("LEAK", "?", "-", "L0")
 
 
 def test_where_a_stage_did_not_run_is_named():
@@ -54,7 +66,7 @@ def test_a_note_of_a_clean_configuration_is_kept():
 
 def test_control_flow_counts_its_runs_over_all_layers():
     entries = [checkpoint(4, "standard", layer, EAGER) for layer in range(3)]
-    assert measure(entries, (EAGER,)).cells == ("ran 3x", "", "")
+    assert measure(entries, (EAGER,)).cells == ("ran 3x", "", "", "")
 
 
 def test_one_row_for_each_stage_in_order():

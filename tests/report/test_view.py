@@ -6,7 +6,7 @@ from leakcheck.findings import Verdict
 from leakcheck.report import view
 from leakcheck.report.words import number, shortened, visible
 
-from .documents import DOCUMENTS, configuration, future_finding
+from .documents import DOCUMENTS, configuration, end_of_proof, future_finding
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,25 @@ def headline(*configurations, **changes):
     return view.headline(replace(DOCUMENTS["clean"], configurations=configurations, verdict=verdict, **changes))
 
 
-def test_headline_of_a_clean_audit():
+def test_headline_of_a_proof_says_what_it_reaches():
     assert view.headline(DOCUMENTS["clean"]) == (
+        "PROVEN: no past output depends on a future token. Proven in 12 configurations, for all token sequences and "
+        "all weights of these shapes, for each mask and 13 positions."
+    )
+
+
+def test_a_proof_that_rests_on_a_soft_mask_says_so():
+    soft = replace(DOCUMENTS["clean"], findings=(end_of_proof("LC202", 3, "soft mask"),))
+    assert view.headline(soft).endswith("It holds as long as scores stay above the soft masks (LC202).")
+
+
+def test_headline_of_a_clean_measurement_names_where_the_proof_ends():
+    text = headline(configuration("eager", "none", "eval"), findings=(end_of_proof("LC801", 3, "an op"),))
+    assert text.endswith("The proof ends at LC801, mixer.py:3.")
+
+
+def test_headline_of_a_clean_measurement():
+    assert view.headline(replace(DOCUMENTS["clean"], verdict=Verdict.OPEN)) == (
         "OPEN: measured clean, not proven. No change of a future token moved any past output in 12 configurations; "
         "each covers 78 of 78 (past, future) position pairs."
     )

@@ -2,97 +2,113 @@
 
     out[i, :] = max(q[i, :], max over the keys j that i sees of (k[j, :], v[j, :]))
 
-With `is_causal` query i sees keys 0..i (aligned top left, whatever the lengths are). A mask, boolean or additive, is
-read where its values are known; a query with no key in sight sees all of them.
+and without v for the log-sum-exp of the scores. With `is_causal` query i sees keys 0..i (aligned top left, whatever the
+lengths are). A mask, boolean or additive, is read where its values are known; a query with no key in sight sees all of
+them.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from leakcheck.flow import labels as L
+from leakcheck.flow.context import Context
 from leakcheck.flow.labels import GENERIC, KNOWN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
 from leakcheck.flow.rules.matmul import _over_live as over_live
+from leakcheck.flow.rules.softmax import report_margin
 from leakcheck.flow.storage import blocking
 
 
-@rule(
-    "aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention",
-    "aten::_scaled_dot_product_fused_attention_overrideable",
-)  # fmt: skip
+@rule("aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention")
 def flash(
-    query: Operand, key: Operand, value: Operand, *args: Any, attn_mask: Operand | None = None, is_causal: bool = False,
-    context: Any = None, **_: Any,
-) -> tuple[Labels, int]:  # fmt: skip
-    """`(q, k, v, [bias], dropout, is_causal, ...)`: the output, and its log-sum-exp."""
-    mask = attn_mask if attn_mask is not None else next((a for a in args if isinstance(a, Operand)), None)
-    causal = is_causal or any(a is True for a in args)
-    return attend(query, key, value, mask, causal, context.reports), L.HOLE
+    query: Operand, key: Operand, value: Operand, dropout: float = 0.0, is_causal: bool = False, *_: Any,
+    attn_mask: Operand | None = None, scale: float | None = None, context: Context,
+) -> list[Labels | int]:  # fmt: skip
+    """`(q, k, v, dropout, causal)`: the output, its log-sum-exp, and what the backward pass needs of the kernel."""
+    return attend(query, key, value, attn_mask, is_causal, scale, context)
+
+
+@rule("aten::_scaled_dot_product_fused_attention_overrideable")
+def overrideable(
+    query: Operand, key: Operand, value: Operand, bias: Operand | None = None, dropout: float = 0.0,
+    is_causal: bool = False, *_: Any, scale: float | None = None, context: Context,
+) -> list[Labels | int]:  # fmt: skip
+    """`(q, k, v, bias, dropout, causal)`."""
+    return attend(query, key, value, bias, is_causal, scale, context)
 
 
 @rule("aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention")
 def efficient(
     query: Operand, key: Operand, value: Operand, bias: Operand | None, lse: bool, dropout: float = 0.0,
-    is_causal: bool = False, *_: Any, context: Any = None, **__: Any,
-) -> tuple[Labels, int]:  # fmt: skip
-    return attend(query, key, value, bias, is_causal, context.reports), L.HOLE
+    is_causal: bool = False, *_: Any, scale: float | None = None, context: Context,
+) -> list[Labels | int]:  # fmt: skip
+    """`(q, k, v, bias, whether to compute the log-sum-exp, dropout, causal)`."""
+    return attend(query, key, value, bias, is_causal, scale, context)
 
 
 def attend(
-    query: Operand, key: Operand, value: Operand, mask: Operand | None, causal: bool, reports: Any
-) -> Labels:
-    """The labels `[batch, heads, query, value]` of attention over `[batch, heads, length, features]`."""
-    q = query.labels.over(-1, keepdim=True).plane  # [batch, heads, query, 1]
+    query: Operand, key: Operand, value: Operand, mask: Operand | None, causal: bool, scale: float | None, context: Context
+) -> list[Labels | int]:  # fmt: skip
+    """Labels of attention `[batch, heads, query, value]` over `[batch, heads, length, features]`, and of its LSE."""
+    q = L.unexpanded(query.labels.over(-1, keepdim=True).plane)  # [batch, heads, query, 1]
     k = key.labels.over(-1, keepdim=True)  # [batch, kv heads, key, 1]
     kv = L.unexpanded(L.highest(k, value.labels).plane, keep=-2)  # [batch, kv heads, key, value], or 1 for all of them
-    groups = query.shape[-3] // key.shape[-3] if query.dim() > 2 and key.shape[-3] else 1
     if kv.shape[-1] and bool((kv == kv[..., :1]).all()):
         kv = kv[..., :1]
-    if groups > 1 and kv.shape[-3] > 1:
-        kv = kv.repeat_interleave(groups, -3)
+    groups = query.shape[-3] // key.shape[-3] if query.dim() > 2 and key.shape[-3] else 1
     queries, keys = query.shape[-2], key.shape[-2]
-    seen = None  # what keys a query sees, [..., query, key]; None: all
-    extra = None
-    if mask is not None:
-        seen, extra = _visible(mask, reports)
-    if seen is None and causal and queries and keys:
-        latest = torch.arange(queries).clamp(max=keys - 1)
-        plane = kv.cummax(-2).values.index_select(-2, latest)
-    else:
-        if causal:
-            below = torch.ones(queries, keys, dtype=torch.bool).tril()
-            seen = below if seen is None else seen & below
-        if seen is None or not keys:
-            plane = kv.amax(-2, keepdim=True) if keys else kv.new_full((*kv.shape[:-2], 1, 1), KNOWN)
+    seen, extra = _visible(mask, query, key, scale, context) if mask is not None else (None, None)
+    if causal and seen is not None:
+        seen = seen & torch.ones(queries, keys, dtype=torch.bool).tril()
+
+    def over(plane: Tensor) -> Tensor:
+        """`[..., key, n]` to `[..., query, n]`: the highest that each query sees."""
+        if groups > 1 and plane.shape[-3] > 1:
+            plane = plane.repeat_interleave(groups, -3)
+        if not keys or not queries:
+            high = plane.new_full((*plane.shape[:-2], 1, 1), KNOWN)
+        elif seen is not None:
+            high = over_live(torch.where(seen | ~seen.any(-1, keepdim=True), KNOWN, ZERO).to(L.DTYPE), plane)
+        elif causal:
+            high = plane.cummax(-2).values.index_select(-2, torch.arange(queries).clamp(max=keys - 1))
         else:
-            seen = seen | ~seen.any(-1, keepdim=True)
-            gate = torch.where(seen, KNOWN, torch.full((), ZERO, dtype=L.DTYPE))
-            plane = over_live(gate, kv)
-    plane = torch.maximum(plane, L.unexpanded(q)).clamp(min=KNOWN)
-    if extra is not None:
-        plane = torch.maximum(plane, extra)
-    return Labels(plane.expand(*query.shape[:-1], value.shape[-1]))
+            high = plane.amax(-2, keepdim=True)
+        high = torch.maximum(high, q).clamp(min=KNOWN)
+        return high if extra is None else torch.maximum(high, extra)
+
+    out = over(kv)
+    k = L.unexpanded(k.plane, keep=-2)
+    same = kv.shape[-1] == 1 and bool((kv == k).all())
+    lse = (out if same else over(k)).squeeze(-1)
+    shape = (*query.shape[:-1], value.shape[-1])
+    results = list(context.result) if isinstance(context.result, (list, tuple)) else [context.result]
+    labels: list[Labels | int] = [Labels(out.expand(shape))]
+    if len(results) > 1:  # kernels pad it, or leave it out
+        fits = results[1].shape == shape[:-1]
+        labels.append(Labels(lse.expand(shape[:-1])) if fits else max(int(lse.max()), KNOWN) if lse.numel() else KNOWN)
+    return labels + [KNOWN] * (len(results) - 2)  # cumulative lengths and random seeds
 
 
-def _visible(mask: Operand, reports: Any) -> tuple[Tensor | None, Tensor | None]:
+def _visible(
+    mask: Operand, query: Operand, key: Operand, scale: float | None, context: Context
+) -> tuple[Tensor | None, Tensor | None]:
     """Which keys a query sees by the mask; and the labels of the mask itself, joined along keys, where it has any."""
-    labels = mask.structure
-    extra = None
-    if labels.uniform is None and bool((labels.plane >= GENERIC).any()):
-        extra = labels.plane.amax(-1, keepdim=True)
-    if mask.labels.uniform == KNOWN:
-        if mask.value.dtype == torch.bool:
-            return mask.value, None
-        hard = mask.value <= blocking(mask.value.dtype)
-        soft = (mask.value <= L.SOFT_MASK) & ~hard
-        if bool(soft.any()):
-            reports.soft_mask(mask.value[soft].max().item(), float("nan"))
-        return ~(hard | soft), None
-    if mask.labels.uniform is not None:
-        return None, torch.full((), mask.labels.uniform, dtype=L.DTYPE)
+    plane = mask.labels.plane
+    extra = plane.amax(-1, keepdim=True) if plane.numel() and bool((plane >= GENERIC).any()) else None
+    known = plane <= KNOWN
+    if not bool(known.any()):
+        return None, extra
     if mask.value.dtype == torch.bool:
-        return labels.plane != ZERO, extra
-    return labels.plane != L.BLOCKED, extra
+        return ~known | mask.value, extra
+    low = known & (mask.value <= L.SOFT_MASK)
+    soft = low & (mask.value > blocking(mask.value.dtype))
+    if bool(soft.any()):
+        groups = query.shape[-3] // key.shape[-3]
+        keys = key.value.repeat_interleave(groups, -3) if groups > 1 else key.value
+        scores = query.value @ keys.mT * (scale or 1 / math.sqrt(max(1, query.shape[-1]))) + mask.value
+        report_margin(scores, soft.expand(scores.shape), low.expand(scores.shape), -1, context.reports)
+    return ~low, extra

@@ -1,4 +1,4 @@
-"""Elements that fall into bags: embedding bags, segments, packed sequences. A bag is told by known lengths or offsets."""
+"""Elements that fall into bags by known lengths or offsets: embedding bags, segments, packed sequences."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def embedding_bag(
 
 @rule("aten::embedding_renorm")
 def renormalised(weight: Operand, indices: Operand, *_: Any, context: Context) -> Labels | int:
-    """Shortens the rows that are looked up. Which those are depends on all indices, what a lookup then reads does not."""
+    """Shortens the rows that are looked up: which ones depends on all indices, what a lookup then reads does not."""
     if indices.labels.highest < 0:
         return L.join(weight.labels.over(1, keepdim=True), indices.labels.over())
     context.reports.hole(context.name, "opaque op", "which rows of the table change depends on every token")
@@ -56,8 +56,8 @@ def segment_reduce(
     """Each segment along `axis` to one value."""
     if lengths is not None and lengths.labels.uniform == KNOWN and lengths.dim() == 1:
         ends = torch.cat([lengths.value.new_zeros(1), lengths.value.cumsum(0)])
-        rows = x.labels.view(lambda t: t.reshape(len(t), -1))
-        return L.floor(_in_bags(rows, ends)).view(lambda t: t.reshape(-1, *x.shape[1:]))
+        rows = x.labels.view(lambda t: t.reshape(len(t), x.shape[1:].numel()))
+        return L.floor(_in_bags(rows, ends)).view(lambda t: t.reshape(context.result.shape))
     given = [o.labels.over() for o in (lengths, *others.values()) if isinstance(o, Operand)]
     return L.join(x.labels.over(axis, keepdim=True), *given).expand(context.result.shape)
 
@@ -70,7 +70,7 @@ def pack(x: Operand, lengths: Operand, batch_first: bool, context: Context) -> t
         return HOLE, HOLE
     if x.labels.uniform is not None:
         return x.labels.uniform, KNOWN
-    packed, _ = torch._VF._pack_padded_sequence(x.labels.plane, lengths.value, batch_first)  # type: ignore[attr-defined]
+    packed, _ = torch._VF._pack_padded_sequence(x.labels.plane, lengths.value, batch_first)
     return Labels(packed), KNOWN
 
 

@@ -1,6 +1,6 @@
 """Convolutions: products of patches with a kernel, so that zeros of a masked kernel and of the padding block.
 
-    out[n, o, p] = max over the channels c of o's group and the taps k of (x[n, c, p stride + k dilation - padding] max w[o, c, k])
+    out[n, o, p] = max over channels c of o's group, taps k: x[n, c, p stride + k dilation - padding] max w[o, c, k]
 
 over those where neither is a known zero, and the bias of o. A transposed convolution is a convolution with the mirrored
 kernel over an input with stride - 1 zeros between its elements.
@@ -57,7 +57,7 @@ def mkldnn_convolution(
 
 @rule("aten::_slow_conv2d_forward", "aten::slow_conv3d_forward")
 def slow_convolution(
-    x: Operand, weight: Operand, kernel_size: Sizes, bias: Operand | None, stride: Sizes, padding: Sizes
+    x: Operand, weight: Operand, size: Sizes, bias: Operand | None, stride: Sizes, padding: Sizes
 ) -> Labels:
     return convolution(x, weight, bias, stride, padding, [1], False, [0], 1)
 
@@ -66,7 +66,7 @@ def slow_convolution(
 def dilated_convolution(
     x: Operand,
     weight: Operand,
-    kernel_size: Sizes,
+    size: Sizes,
     bias: Operand | None,
     stride: Sizes,
     padding: Sizes,
@@ -79,13 +79,13 @@ def dilated_convolution(
 def depthwise_convolution(
     x: Operand,
     weight: Operand,
-    kernel_size: Sizes,
+    size: Sizes,
     bias: Operand | None,
     stride: Sizes,
     padding: Sizes,
     dilation: Sizes,
 ) -> Labels:
-    channels = x.shape[-1 - len(kernel_size)]
+    channels = x.shape[-1 - len(size)]
     return convolution(x, weight, bias, stride, padding, dilation, False, [0], channels)
 
 
@@ -98,7 +98,7 @@ def time_first(x: Operand, weight: Operand, bias: Operand, pad: int = 0) -> Labe
 
 
 def correlate(plane: Tensor, kernel: Tensor, stride: Sizes, dilation: Sizes, groups: int) -> Labels:
-    """Labels `[n, out, *space]` of a convolution without padding of `[n, in, *space]` by `[out, in / groups, *kernel]`."""
+    """`[n, in, *space]` by `[out, in / groups, *kernel]` without padding gives `[n, out, *space]`."""
     out_channels, space = kernel.shape[0], plane.dim() - 2
     if _same_along(plane, 1) and _same_along(kernel, 0) and _same_along(kernel, 1):
         plane, kernel, groups = plane[:, :1], kernel[:1, :1], 1
@@ -123,7 +123,8 @@ def _spread(plane: Tensor, stride: Sizes) -> Tensor:
     """Zeros between the elements."""
     space = [s * (n - 1) + 1 if n else 0 for s, n in zip(stride, plane.shape[2:], strict=True)]
     result = plane.new_full((*plane.shape[:2], *space), ZERO)
-    result[(..., *(slice(None, None, s) for s in stride))] = plane
+    at: tuple[slice, ...] = (slice(None), slice(None), *(slice(None, None, s) for s in stride))
+    result[at] = plane
     return result
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from leakcheck.flow import labels as L
 from leakcheck.flow.context import Context
-from leakcheck.flow.labels import HOLE, Labels
+from leakcheck.flow.labels import Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
 
@@ -31,10 +31,3 @@ def as_complex(x: Operand) -> Labels:
 def now_shows(x: Operand, source: Operand) -> Labels:
     """x becomes another view of the source's storage."""
     return source.labels
-
-
-@rule("aten::set_.source_Storage", "aten::set_.source_Storage_storage_offset")
-def now_shows_storage(x: Operand, *_: Any, context: Context) -> int:
-    """A bare storage, whose labels no tensor shows."""
-    context.reports.hole(context.name, "opaque op", "the values of a bare storage, which may hold anything")
-    return HOLE

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leakcheck.flow import choices
 from leakcheck.flow import labels as L
 from leakcheck.flow.labels import KNOWN, ZERO, Labels
 from leakcheck.flow.operand import Operand
@@ -17,7 +18,7 @@ from leakcheck.flow.registry import rule
 from leakcheck.flow.rules import routing
 
 
-@rule("aten::embedding", "aten::_embedding_bag_rows", rowwise=True)
+@rule("aten::embedding", rowwise=True)
 def embedding(weight: Operand, index: Operand, *_: Any) -> Labels:
     """`weight[index]`: `[rows, features]` by `[...]` gives `[..., features]`."""
     if weight.labels.uniform is not None and index.labels.uniform is None and index.labels.owners is None:
@@ -124,7 +125,11 @@ def masked_select(x: Operand, mask: Operand, context: Any = None) -> Labels:
 def view_scatter(x: Operand, source: Operand, *args: Any, context: Any = None, **kwargs: Any) -> Labels:
     """A copy with a part of it replaced."""
     function = getattr(torch.ops.aten, context.name.partition("::")[2])
-    plane = function(x.structure.plane.contiguous(), source.structure.plane.contiguous(), *args, **kwargs)
+    base = x.structure.plane.contiguous()
+    if function is torch.ops.aten.as_strided_scatter:  # it goes by where x lies in its storage
+        end = x.value.untyped_storage().nbytes() // x.value.element_size()
+        base = base.new_empty(end).as_strided(x.shape, x.value.stride(), x.value.storage_offset()).copy_(base)
+    plane = function(base, source.structure.plane.contiguous(), *args, **kwargs)
     return Labels(plane, soft=x.labels.soft or source.labels.soft)
 
 
@@ -154,7 +159,8 @@ def scatter(x: Operand, dim: int, index: Operand, source: Any, *_: Any, context:
     inside = tuple(slice(0, n) if d != dim % x.dim() else slice(None) for d, n in enumerate(index.shape))
     plane = L.floor(base.settled()).plane.clone()
     plane[inside] = torch.maximum(plane[inside], slices.plane)
-    return Labels(plane)
+    reached = choices.places(x.value, dim, index.value)
+    return Labels(plane if reached is None else torch.where(reached, plane, base.settled().plane))
 
 
 def _reduces(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:

@@ -167,7 +167,7 @@ def substituted(a: Tensor, b: Tensor, *, upper: bool, unit: bool = False) -> Ten
 
 
 def _solved(a: Tensor, b: Tensor) -> Tensor:
-    """Labels of X in `a X = b`: by substitution for a matrix that is triangular by known zeros, else from everything."""
+    """Labels of X in `a X = b`: by substitution if a is triangular by known zeros, else from everything."""
     if not a.numel() or not b.numel():
         batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         return b.new_full((*batch, *b.shape[-2:]), KNOWN)
@@ -195,6 +195,6 @@ def _of_matrices(joined: list[Labels], outputs: list[Tensor]) -> list[Labels]:
 
     def spread(output: Tensor) -> Labels:
         extra = output.dim() - len(batch.shape)
-        return batch.view(lambda t: t.reshape(*t.shape, *(1,) * extra)).expand(output.shape)
+        return batch.view(lambda t: t.reshape((*t.shape, *(1,) * extra))).expand(output.shape)
 
     return [spread(t) if t.numel() else Labels.full(t.shape, KNOWN) for t in outputs]

@@ -14,7 +14,7 @@ from leakcheck.flow import labels as L
 from leakcheck.flow.labels import ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
-from leakcheck.flow.rules.pointwise import structure
+from leakcheck.flow.rules.pointwise import total
 
 _LARGEST_BLOCK = 1 << 22  # elements of an intermediate [rows, inner, columns]
 
@@ -36,29 +36,39 @@ def dot(a: Operand, b: Operand) -> Labels:
     return contract(row, b.structure.view(lambda t: t.unsqueeze(-1))).view(lambda t: t.reshape(()))
 
 
-@rule("aten::addmm", "aten::baddbmm", "aten::_addmm_activation", rowwise=True)
+@rule("aten::addmm", "aten::baddbmm", rowwise=True)
 def plus_matmul(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, **_: Any) -> Labels:
     """`beta c + alpha a @ b`; with beta 0 the kernel does not read c."""
-    product = contract(a.structure, b.structure)
-    return product if beta == 0 else L.join(c.labels, product)
+    return _plus(c, contract(a.structure, b.structure), beta, alpha)
+
+
+def _plus(c: Operand, product: Labels, beta: float, alpha: float) -> Labels:
+    """`beta c + alpha product`: blocked where c is a mask."""
+    if alpha == 0:
+        product = Labels.full(product.shape, ZERO)
+    return product if beta == 0 else total(product, c, beta)
 
 
 @rule("aten::addmv", rowwise=True)
 def plus_matrix_vector(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1) -> Labels:
-    return L.join(c.labels, matrix_vector(a, b)) if beta else matrix_vector(a, b)
+    return _plus(c, matrix_vector(a, b), beta, alpha)
+
+
+@rule("aten::_addmm_activation", rowwise=True)
+def activated_matmul(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, **_: Any) -> Labels:
+    """relu or gelu of `beta c + alpha a @ b`."""
+    return L.floor(plus_matmul(c, a, b, beta=beta, alpha=alpha))
 
 
 @rule("aten::addbmm")
 def plus_sum_of_matmuls(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1) -> Labels:
-    product = contract(a.structure, b.structure).over(0)
-    return L.join(c.labels, product) if beta else product
+    return _plus(c, contract(a.structure, b.structure).over(0), beta, alpha)
 
 
 @rule("aten::addr")
 def plus_outer(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1) -> Labels:
-    row, column = a.structure.view(lambda t: t.unsqueeze(-1)), structure(b).view(lambda t: t.unsqueeze(0))
-    product = contract(row, column)
-    return L.join(c.labels, product) if beta else product
+    row, column = a.structure.view(lambda t: t.unsqueeze(-1)), b.structure.view(lambda t: t.unsqueeze(0))
+    return _plus(c, contract(row, column), beta, alpha)
 
 
 @rule("aten::linear", rowwise=True)
@@ -72,7 +82,7 @@ def linear(x: Operand, weight: Operand, bias: Operand | None = None) -> Labels:
 
 def contract(a: Labels, b: Labels) -> Labels:
     """The labels of `a @ b`; batch dimensions broadcast."""
-    shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    shape = (*L.broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
     if a.shape[-1] == 0:
         return Labels.full(shape, ZERO)
     zeros_a, zeros_b = _has_zeros(a), _has_zeros(b)
@@ -107,11 +117,13 @@ def _has_zeros(labels: Labels) -> bool:
 def _over_live(gate: Tensor, values: Tensor) -> Tensor:
     """For each i, j: the highest `values[k, j]` over those k where `gate[i, k]` is not zero; ZERO if there is none."""
     gate, values = _without_repeats(gate), _without_repeats(values)
-    if values.shape[-1] > 1 and bool((values == values[..., :1]).all()):
+    if values.stride(-1) == 0 or (values.shape[-1] > 1 and bool((values == values[..., :1]).all())):
         values = values[..., :1]
     open_ = gate != ZERO  # [..., i, k]
     rows, inner, columns = gate.shape[-2], gate.shape[-1], values.shape[-1]
     batch = torch.broadcast_shapes(gate.shape[:-2], values.shape[:-2])
+    if columns == 1:
+        return torch.where(open_, values.mT, ZERO).amax(-1, keepdim=True)
     step = max(1, _LARGEST_BLOCK // max(1, inner * columns * batch.numel()))
     parts = [
         torch.where(open_[..., i : i + step, :, None], values[..., None, :, :], ZERO).amax(-2)  # [..., i, j]
@@ -125,6 +137,6 @@ def _without_repeats(plane: Tensor) -> Tensor:
     for d in range(plane.dim() - 2):
         if plane.shape[d] > 1:
             first = plane.narrow(d, 0, 1)
-            if bool((plane == first).all()):
+            if plane.stride(d) == 0 or bool((plane == first).all()):
                 plane = first
     return plane

@@ -1,18 +1,23 @@
 """Elementwise ops. What torch tags as pointwise and is not here joins its operands, element by element.
 
-Here are those that block (a known zero, a mask), and those that give zero for zero.
+Here are those that block (a known zero, a mask), and those whose zeros and blocking constants matter further on: where all
+operands are constant, the result itself says what it is.
 """
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from leakcheck.flow import labels as L
+from leakcheck.flow.context import Context
 from leakcheck.flow.labels import BLOCKED, KNOWN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
+from leakcheck.flow.storage import blocking, by_value
 
 Scalar = float | int | bool | complex
+ABSORBED = 1e-3  # a blocking constant that shrinks no more than by this still absorbs any score
 
 
 def structure(x: Any) -> Labels:
@@ -26,174 +31,258 @@ def _blocks(x: Any) -> bool:
     return isinstance(x, float) and x <= L.HARD_MASK
 
 
+def constants(labels: Labels, result: Tensor) -> Labels:
+    """ZERO, BLOCKED or KNOWN, as the result's values say, where all operands are constant.
+
+    `labels` are the highest of the operands'. Values that sit in slots (with owners) are other ones in another
+    arrangement.
+    """
+    if labels.uniform is not None and labels.uniform > KNOWN:
+        return labels
+    if labels.owners is not None or result.device.type == "meta":
+        return L.floor(labels)
+    constant = labels.hardened().core <= KNOWN
+    if not bool(constant.any()):
+        return labels
+    return L.select(constant.expand(labels.shape), by_value(result), labels)
+
+
 @rule(
     "aten::relu", "aten::neg", "aten::abs", "aten::sqrt", "aten::sin", "aten::tanh", "aten::erf", "aten::sgn",
     "aten::sign", "aten::round", "aten::floor", "aten::ceil", "aten::trunc", "aten::silu", "aten::gelu", "aten::mish",
     "aten::expm1", "aten::log1p", "aten::asinh", "aten::atan", "aten::sinh", "aten::tan", "aten::leaky_relu",
-    "aten::elu", "aten::hardswish", "aten::hardtanh", "aten::conj_physical", "aten::relu6",
+    "aten::elu", "aten::hardswish", "aten::hardtanh", "aten::logical_not", "aten::bitwise_not",
     rowwise=True,
 )  # fmt: skip
-def keeps_zero(x: Operand, *_: Any, **__: Any) -> Labels:
-    """f(0) = 0, so a known zero stays one: `out = x`."""
-    return L.select(_is(x.labels, BLOCKED), Labels.full((), KNOWN), x.labels) if _any(x.labels, BLOCKED) else x.labels
+def keeps_constants(x: Operand, *_: Any, context: Context, **__: Any) -> Labels:
+    """f(constant) is constant: `out = x`, but for what the value says."""
+    return constants(x.labels, context.result)
 
 
-@rule("aten::mul", "aten::bitwise_and", "aten::logical_and", rowwise=True)
-def product(a: Any, b: Any) -> Labels:
+@rule("aten::mul", "aten::bitwise_and", "aten::logical_and", rowwise=True, soft=True)
+def product(a: Any, b: Any, *, context: Context) -> Labels:
     """A known zero on either side gives a known zero: `out = ZERO if a or b is ZERO else max(a, b)`.
 
-    A blocked score times a positive known number stays blocked.
+    A blocked score times a positive known number stays blocked, if it stays low.
     """
     left, right = structure(a), structure(b)
-    result = L.join(left, right)
+    highest = L.highest(left, right)
     zero = _or(_is_zero(left), _is_zero(right))
-    return result if zero is None else L.zero_where(zero, result)
+    result = constants(highest if zero is None else L.zero_where(zero & ~_constant(highest), highest), context.result)
+    return _scaled(result, left, b, context) if left.soft else _scaled(result, right, a, context)
 
 
-@rule("aten::div", "aten::floor_divide", rowwise=True)
-def quotient(a: Any, b: Any, *, rounding_mode: str | None = None) -> Labels:
+@rule("aten::div", "aten::floor_divide", rowwise=True, soft=True)
+def quotient(a: Any, b: Any, *, rounding_mode: str | None = None, context: Context) -> Labels:
     """A known zero over anything is zero: finite values are assumed throughout."""
     left, right = structure(a), structure(b)
-    result = L.join(left, right)
+    highest = L.highest(left, right)
     zero = _is_zero(left)
-    return result if zero is None else L.zero_where(zero, result)
+    result = constants(highest if zero is None else L.zero_where(zero & ~_constant(highest), highest), context.result)
+    return _scaled(result, left, b, context)
+
+
+def _scaled(result: Labels, scores: Labels, factor: Any, context: Context) -> Labels:
+    """Soft scores times or over a known positive factor stay soft while they stay low."""
+    value = factor.value if isinstance(factor, Operand) else torch.as_tensor(factor)
+    if not scores.soft or (isinstance(factor, Operand) and factor.labels.uniform != KNOWN) or value.is_complex():
+        return result
+    low = (value > 0) & (context.result <= L.SOFT_MASK)
+    return result.softened((scores.is_soft() & low).expand(result.shape))
+
+
+@rule("aten::bitwise_or", "aten::logical_or", rowwise=True)
+def either(a: Any, b: Any, *, context: Context) -> Labels:
+    """A known true on either side decides: `out = KNOWN if a or b is known to be true else max(a, b)`."""
+    result = L.highest(structure(a), structure(b))
+    if context.name.startswith("aten::logical") or context.result.dtype == torch.bool:
+        true = _or(*(_is_true(x, context) for x in (a, b)))
+        if true is not None:
+            result = L.select(true, Labels.full((), KNOWN), result)
+    return constants(result, context.result)
+
+
+def _is_true(x: Any, context: Context) -> Tensor | None:
+    if not isinstance(x, Operand):
+        return torch.ones((), dtype=torch.bool) if x else None
+    known = known_at(x, context)
+    return None if known is None else known & (x.value != 0)
+
+
+def known_at(x: Operand, context: Context) -> Tensor | None:
+    """Where the values may be looked at; `None` for nowhere."""
+    if x.labels.uniform is not None:
+        return torch.ones((), dtype=torch.bool) if x.labels.uniform <= KNOWN else None
+    if x.labels.owners is not None or _overwritten(x, context):
+        return None
+    known = x.labels.plane <= KNOWN
+    return known if bool(known.any()) else None
+
+
+def _overwritten(x: Operand, context: Context) -> bool:
+    """Whether an in-place op wrote its result over the values."""
+    return x.value.untyped_storage()._cdata == context.result.untyped_storage()._cdata
 
 
 @rule("aten::add", rowwise=True, soft=True)
-def add(a: Any, b: Any, *, alpha: Scalar = 1) -> Labels:
+def add(a: Any, b: Any, *, alpha: Scalar = 1, context: Context) -> Labels:
     """A score plus a blocking constant is blocked: the constant absorbs it.
 
     A finite constant from -1e3 down (but not absorbing) makes the label soft: softmax takes it for blocked, any other op
     for what it is. Zero plus x is x.
     """
-    return _sum(a, b, negate=False, alpha=alpha)
+    return constants(total(a, b, alpha), context.result)
 
 
 @rule("aten::sub", rowwise=True, soft=True)
-def subtract(a: Any, b: Any, *, alpha: Scalar = 1) -> Labels:
-    """As `add`; only the minuend can block."""
-    return _sum(a, b, negate=True, alpha=alpha)
+def subtract(a: Any, b: Any, *, alpha: Scalar = 1, context: Context) -> Labels:
+    """As `add`: `a - alpha b` is blocked by a low a or a high b."""
+    return constants(total(a, b, -alpha), context.result)
 
 
-@rule("aten::rsub", rowwise=True)
-def reversed_subtract(a: Operand, b: Any, alpha: Scalar = 1) -> Labels:
-    return L.join(a.labels, structure(b))
+@rule("aten::rsub", rowwise=True, soft=True)
+def reversed_subtract(a: Operand, b: Any, alpha: Scalar = 1, *, context: Context) -> Labels:
+    """`b - alpha a`."""
+    return constants(total(b, a, -alpha), context.result)
 
 
-def _sum(a: Any, b: Any, *, negate: bool, alpha: Scalar) -> Labels:
-    left, right = structure(a), structure(b)
+def total(a: Any, b: Any, scale: Scalar) -> Labels:
+    """`a + scale b`, of operands, numbers or labels. Where both are constant it may show one of the two as it is."""
+    left = a if isinstance(a, Labels) else structure(a)
+    right = (b if isinstance(b, Labels) else structure(b)) if scale != 0 else Labels.full(b.shape, ZERO)
     result = L.highest(left, right)
-    soft = _or(_soft_where(a, b, 1), None if negate or alpha != 1 else _soft_where(b, a, 1))
-    # a score that is soft already stays soft
-    soft = _or(soft, left.is_soft() if left.soft else None, right.is_soft() if right.soft else None)
+    constant = _constant(result)
+    hard, soft = _masks(a, left, 1)
+    by_b = _masks(b, right, scale)
+    hard, soft = _or(hard, by_b[0]), _or(soft, by_b[1])
+    if left.soft and right.soft:  # what is subtracted from a low score may be as low
+        soft = soft if scale == 1 or soft is None else soft & (left.is_soft() ^ right.is_soft())
     if soft is not None:
-        result = result.expand(torch.broadcast_shapes(result.shape, soft.shape)).softened(soft.expand(result.shape))
-    blocked = _is_blocked(left)
-    if not negate and alpha == 1:
-        blocked = _or(blocked, _is_blocked(right))
-    if blocked is not None:
-        result = L.select(blocked, Labels.full((), BLOCKED), result)
-    return result
+        result = result.softened(soft.expand(result.shape))
+    return result if hard is None else L.select(hard & ~constant, Labels.full((), BLOCKED), result)
 
 
-def _soft_where(mask: Any, score: Any, _: int) -> torch.Tensor | None:
-    """Where `mask` is a known finite constant that blocks as long as scores are moderate."""
-    if isinstance(mask, Operand):
-        if mask.labels.uniform != KNOWN or not mask.value.is_floating_point() or not isinstance(score, Operand):
-            return None
-        if score.known:
-            return None
-        soft = (mask.value <= L.SOFT_MASK) & (mask.structure.plane != BLOCKED)
-        return soft if bool(soft.any()) else None
-    if isinstance(mask, float) and L.HARD_MASK < mask <= L.SOFT_MASK:
-        return torch.ones((), dtype=torch.bool)
-    return None
+def _masks(x: Any, labels: Labels, scale: Scalar) -> tuple[Tensor | None, Tensor | None]:
+    """Where `scale x` absorbs any score, and where it is so low that it blocks moderate ones."""
+    if isinstance(scale, complex) or scale == 0:
+        return None, None
+    if isinstance(x, Operand) and x.labels.uniform == KNOWN and x.value.is_floating_point():
+        if x.value.device.type == "meta":
+            return None, None
+        value = x.value if scale == 1 else x.value * scale
+        low = value <= L.SOFT_MASK
+        if not bool(low.any()):
+            return None, None
+        hard = value <= blocking(value.dtype)
+        return hard, low & ~hard
+    if isinstance(x, (float, int)):
+        low = x * scale
+        every = torch.ones((), dtype=torch.bool)
+        return (every if low <= L.HARD_MASK else None), (every if L.HARD_MASK < low <= L.SOFT_MASK else None)
+    hard = _is_blocked(labels) if scale >= ABSORBED else None
+    return hard, labels.is_soft() if labels.soft and scale >= ABSORBED else None
+
+
+def _constant(labels: Labels) -> Tensor:
+    return (labels.hardened().core <= KNOWN).expand(labels.shape)
 
 
 @rule("aten::where", rowwise=True, soft=True)
-def where(condition: Operand, yes: Any, no: Any) -> Labels:
-    """Where the condition is known the chosen side alone counts; else all three do."""
+def where(condition: Operand, yes: Any, no: Any, *, context: Context) -> Labels:
+    """Where the condition is known the chosen side alone counts; else all three do.
+
+    A choice between two blocked scores is soft: softmax gives none of them weight.
+    """
     a, b = structure(yes), structure(no)
-    if condition.labels.uniform == KNOWN:
+    known = known_at(condition, context)
+    if condition.labels.uniform is not None and known is not None:
         return L.select(condition.value, a, b)
     joined = L.join(condition.labels, a, b)
-    both = _and(_is_blocked(a), _is_blocked(b))
+    low = _and(_low(a), _low(b))
+    if low is not None:
+        joined = joined.softened(low.expand(joined.shape))
     zero = _and(_is_zero(a), _is_zero(b))
-    if both is not None:
-        joined = L.select(both, Labels.full((), BLOCKED), joined)
     if zero is not None:
         joined = L.zero_where(zero, joined)
-    if condition.labels.uniform is None and condition.labels.owners is None:
-        known = condition.labels.plane <= KNOWN
-        if bool(known.any()):
-            return L.select(known, L.select(condition.value, a, b), joined)
-    return joined
+    return joined if known is None else L.select(known, L.select(condition.value, a, b), joined)
 
 
 @rule("aten::masked_fill", rowwise=True, soft=True)
-def masked_fill(x: Operand, mask: Operand, value: Any) -> Labels:
+def masked_fill(x: Operand, mask: Operand, value: Any, *, context: Context) -> Labels:
     """`where(mask, value, x)`."""
-    return where(mask, value, x)
+    return where(mask, value, x, context=context)
 
 
-@rule("aten::maximum", "aten::fmax", "aten::max.other", rowwise=True, soft=True)
-def maximum(a: Any, b: Any) -> Labels:
-    """A blocking constant is below every score: it blocks the score that is blocked too, and else does nothing."""
+@rule("aten::maximum", "aten::fmax", "aten::max.other", "aten::max.out", rowwise=True, soft=True)
+def maximum(a: Any, b: Any, *, context: Context) -> Labels:
+    """A blocking constant is below every score: it keeps low what is low, and else does nothing."""
     left, right = structure(a), structure(b)
-    result = L.join(left, right)
-    both = _and(_is_blocked(left), _is_blocked(right))
-    return result if both is None else L.select(both, Labels.full((), BLOCKED), result)
+    result = constants(L.highest(left, right), context.result)
+    low = _and(_low(left), _low(right)) if left.soft or right.soft else None
+    return result if low is None else result.softened(low.expand(result.shape))
 
 
-@rule("aten::minimum", "aten::fmin", "aten::min.other", rowwise=True)
-def minimum(a: Any, b: Any) -> Labels:
+@rule("aten::minimum", "aten::fmin", "aten::min.other", "aten::min.out", rowwise=True)
+def minimum(a: Any, b: Any, *, context: Context) -> Labels:
     """A blocking constant wins over every score."""
     left, right = structure(a), structure(b)
-    result = L.join(left, right)
+    highest = L.highest(left, right)
     either = _or(_is_blocked(left), _is_blocked(right))
-    return result if either is None else L.select(either, Labels.full((), BLOCKED), result)
+    if either is not None:
+        highest = L.select(either & ~_constant(highest), Labels.full((), BLOCKED), highest)
+    return constants(highest, context.result)
 
 
-@rule("aten::clamp", "aten::clamp_min", "aten::clamp_max", "aten::clip", rowwise=True, soft=True)
-def clamp(x: Operand, *bounds: Any, **named: Any) -> Labels:
-    """By numbers: elementwise. By tensors: those count too."""
+@rule("aten::clamp", "aten::clamp_min", "aten::clamp_max", rowwise=True, soft=True)
+def clamp(x: Operand, *bounds: Any, context: Context, **named: Any) -> Labels:
+    """By numbers: elementwise. By tensors: those count too. A soft score stays one above a blocking lower bound."""
     limits = [b for b in (*bounds, *named.values()) if isinstance(b, Operand)]
-    return L.join(x.labels, *(b.labels for b in limits))
+    result = constants(L.highest(x.labels, *(b.labels for b in limits)), context.result)
+    lower = None if "clamp_max" in context.name else named.get("min", bounds[0] if bounds else None)
+    if x.labels.soft and not limits and (lower is None or _blocks(lower)):
+        return result.softened(x.labels.is_soft())
+    return result
 
 
 @rule("aten::exp", "aten::exp2", "aten::sigmoid", "aten::softplus", rowwise=True, soft=True)
-def vanishes_when_blocked(x: Operand, *_: Any) -> Labels:
-    """exp, sigmoid and softplus of a blocking constant are zero."""
-    blocked = _or(_is_blocked(x.structure), x.labels.is_soft() if x.labels.soft else None)
-    result = L.floor(x.labels)
-    return result if blocked is None else L.zero_where(blocked, result)
+def vanishes_when_low(x: Operand, *_: Any, context: Context) -> Labels:
+    """Of a blocked score they are zero, so is what they make of a soft one: that is reported."""
+    result = constants(L.highest(x.structure), context.result)
+    if not x.labels.soft or _overwritten(x, context):
+        return result
+    soft = x.labels.is_soft()
+    highest = x.value[soft].max().item()
+    context.reports.soft_mask(highest, -highest)
+    return L.zero_where(soft, result)
 
 
-def _any(labels: Labels, label: int) -> bool:
-    return labels.uniform == label if labels.uniform is not None else bool((labels.core == label).any())
+def _low(labels: Labels) -> Tensor | None:
+    """Where it is blocked or soft; `None` for nowhere."""
+    return _or(_is_blocked(labels), labels.is_soft() if labels.soft else None)
 
 
-def _is(labels: Labels, label: int) -> torch.Tensor:
-    return (labels.core == label).expand(labels.shape)
-
-
-def _is_zero(labels: Labels) -> torch.Tensor | None:
+def _is_zero(labels: Labels) -> Tensor | None:
     return _where_label(labels, ZERO)
 
 
-def _is_blocked(labels: Labels) -> torch.Tensor | None:
+def _is_blocked(labels: Labels) -> Tensor | None:
     return _where_label(labels, BLOCKED)
 
 
-def _where_label(labels: Labels, label: int) -> torch.Tensor | None:
+def _where_label(labels: Labels, label: int) -> Tensor | None:
     """Where it stands; `None` for nowhere."""
     if labels.uniform is not None and labels.uniform != label:
         return None
-    found = labels.core == label
-    return found.expand(labels.shape) if bool(found.any()) else None
+    core = labels.core
+    if not core.numel() or int(core.min()) > label:  # mostly so, and far faster to see than equality
+        return None
+    found = (core == label).expand(labels.shape)
+    if labels.owners is not None:
+        found = found & (labels.owners.codes == 0)  # another arrangement puts another row there
+    return found if bool(found.any()) else None
 
 
-def _or(*masks: torch.Tensor | None) -> torch.Tensor | None:
+def _or(*masks: Tensor | None) -> Tensor | None:
     present = [mask for mask in masks if mask is not None]
     result = present[0] if present else None
     for mask in present[1:]:
@@ -201,5 +290,5 @@ def _or(*masks: torch.Tensor | None) -> torch.Tensor | None:
     return result
 
 
-def _and(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+def _and(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return None if a is None or b is None else a & b

@@ -39,7 +39,7 @@ def average_pool(
 
 @rule("aten::adaptive_max_pool2d", "aten::adaptive_max_pool3d", "aten::_adaptive_avg_pool3d")
 def adaptive_pool(x: Operand, output_size: Sequence[int], context: Any = None) -> tuple[Labels, ...]:
-    """As many windows as asked for, from `floor(p in / out)` to `ceil((p + 1) in / out)`; of a maximum its index too."""
+    """Windows from `floor(p in / out)` to `ceil((p + 1) in / out)`; a maximum comes with its index."""
     windows = [_adaptive(n, out) for n, out in zip(x.shape[-len(output_size) :], output_size, strict=True)]
     if "avg" in context.name:
         return (pooled(x.structure, windows),)
@@ -56,13 +56,15 @@ def smooth_resize(
     context: Any = None,
     **named: Any,
 ) -> Labels:
-    """A linear map along each of the two dimensions; which elements it reads is seen from the op itself."""
+    """A linear map along each of the two dimensions; what it reads is seen from the op on unit vectors."""
     scales = scales or (named.get("scales_h"), named.get("scales_w"))
     op = getattr(torch.ops.aten, context.name.removeprefix("aten::"))
     rows, columns = x.shape[-2:]
-    down = op(torch.eye(rows)[None, :, :, None], [output_size[0], 1], align_corners, scales[0], None)  # [1, in, out, 1]
-    across = op(torch.eye(columns)[None, :, None, :], [1, output_size[1]], align_corners, None, scales[1])
-    return pooled(x.structure, [down[0, :, :, 0].mT != 0, across[0, :, 0, :].mT != 0])
+    units = torch.eye(rows)[None, :, :, None].expand(1, rows, rows, columns).contiguous()
+    down = op(units, output_size, align_corners, *scales)[0, :, :, 0]  # [in, out]: the weights across add up to 1
+    units = torch.eye(columns)[None, :, None, :].expand(1, columns, rows, columns).contiguous()
+    across = op(units, output_size, align_corners, *scales)[0, :, 0, :]
+    return pooled(x.structure, [down.mT != 0, across.mT != 0])
 
 
 @rule("aten::grid_sampler_3d", tier=Tier.COARSE)

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from leakcheck.flow import labels as L
-from leakcheck.flow.labels import BLOCKED, KNOWN, Labels
+from leakcheck.flow.context import Context, tensors_of
+from leakcheck.flow.labels import KNOWN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
+from leakcheck.flow.rules.pointwise import constants, known_at
+from leakcheck.flow.rules.softmax import live_scores
 
 Dims = Sequence[int] | int | None
 
@@ -16,75 +19,73 @@ Dims = Sequence[int] | int | None
 @rule("aten::sum", "aten::nansum", rowwise=True)
 def sums(x: Operand, dim: Dims = None, keepdim: bool = False) -> Labels:
     """`out = max over dim`; a sum of known zeros is zero."""
-    return x.structure.over(dim, keepdim=keepdim) if x.labels.uniform is None else x.labels.over(dim, keepdim=keepdim)
+    return x.labels.over(dim, keepdim=keepdim)
 
 
 @rule(
-    "aten::mean", "aten::prod", "aten::any", "aten::all", "aten::norm", "aten::std", "aten::var", "aten::count_nonzero",
-    "aten::linalg_vector_norm", rowwise=True,
+    "aten::mean", "aten::count_nonzero", "aten::amin", "aten::min", "aten::argmin", "aten::median", "aten::nanmedian",
+    "aten::mode", rowwise=True,
 )  # fmt: skip
-def folds(x: Operand, *args: Any, dim: Dims = None, keepdim: bool = False, **_: Any) -> Labels:
+def folds(x: Operand, dim: Dims = None, keepdim: bool = False) -> Labels:
+    """`out = max over dim`, for values and for indices."""
+    return L.floor(x.labels.over(dim, keepdim=keepdim))
+
+
+@rule("aten::aminmax", "aten::var.correction", "aten::std.correction", "aten::var_mean.correction",
+      "aten::std_mean.correction", rowwise=True)  # fmt: skip
+def moments(x: Operand, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False) -> Labels:
+    """`out = max over dim`, for both outputs if there are two."""
+    return folds(x, dim, keepdim)
+
+
+@rule("aten::norm", "aten::linalg_vector_norm", rowwise=True)
+def norms(x: Operand, order: float | None = 2, dim: Dims = None, keepdim: bool = False) -> Labels:
     """`out = max over dim`."""
-    dim, keepdim = _dims(args, dim, keepdim)
-    return L.floor(x.labels.over(dim, keepdim=keepdim))
+    return folds(x, dim, keepdim)
 
 
-def _dims(args: Sequence[Any], dim: Dims, keepdim: bool) -> tuple[Dims, bool]:
-    """Dimensions and keepdim among positional arguments that differ from op to op (norm has its order first)."""
-    for value in args:
-        if isinstance(value, bool):
-            keepdim = value
-        elif isinstance(value, (list, tuple)) or (isinstance(value, int) and dim is None):
-            dim = value
-    return dim, keepdim
+@rule("aten::prod", "aten::all", rowwise=True)
+def products(x: Operand, dim: Dims = None, keepdim: bool = False) -> Labels:
+    """`out = ZERO if one is ZERO else max over dim`."""
+    result = folds(x, dim, keepdim)
+    if x.labels.uniform is not None or x.labels.owners is not None or not result.shape.numel() or not x.value.numel():
+        return result
+    return L.zero_where(_any(x.labels.plane == ZERO, dim, keepdim), result)
 
 
-@rule("aten::amax", "aten::max", "aten::logsumexp", rowwise=True, soft=True)
-def largest(x: Operand, dim: Dims = None, keepdim: bool = False) -> Labels:
-    """`out = max over dim`; a blocked element never wins over one that is not."""
-    plane = _unblocked(x)
-    return L.floor(Labels(plane, x.labels.owners).over(dim, keepdim=keepdim))
+@rule("aten::any", rowwise=True)
+def any_of(x: Operand, dim: Dims = None, keepdim: bool = False, *, context: Context) -> Labels:
+    """`out = KNOWN if one is known to be true else max over dim`."""
+    result = folds(x, dim, keepdim)
+    known = known_at(x, context) if x.labels.uniform is None else None
+    if known is None:
+        return result
+    true = _any(known & (x.value != 0), dim, keepdim)
+    return L.select(true, Labels.full((), KNOWN), result)
 
 
-@rule("aten::max.dim", rowwise=True, soft=True)
-def largest_along(x: Operand, dim: int, keepdim: bool = False) -> tuple[Labels, Labels]:
-    """Values and indices, both `max over dim`."""
-    both = largest(x, dim, keepdim)
-    return both, both
+@rule("aten::amax", "aten::max", "aten::argmax", "aten::logsumexp", rowwise=True, soft=True)
+def largest(x: Operand, dim: Dims = None, keepdim: bool = False, *, context: Context) -> list[Labels]:
+    """`out = max over dim`, for values and for indices; a blocked score never wins over a live one.
+
+    Without a live one the largest is itself low: blocked, or soft.
+    """
+    every = tuple(range(x.dim()))
+    dims = every if dim is None else (dim,) if isinstance(dim, int) else tuple(dim) or every
+    live, _ = live_scores(x, dims, None)
+    result = L.highest(live.over(dims, keepdim=keepdim))
+    values, *indices = tensors_of(context.result)
+    if not values.is_floating_point():
+        return [L.floor(result), *(L.floor(result) for _ in indices)]
+    value = constants(result, values)
+    if x.labels.soft and x.dim():
+        soft = x.labels.is_soft()
+        low = soft | (x.labels.hardened().plane <= KNOWN) & (x.value <= L.SOFT_MASK)
+        value = value.softened(~_any(~low, dims, keepdim) & _any(soft, dims, keepdim))
+    return [value, *(L.floor(result) for _ in indices)]
 
 
-@rule("aten::argmax", rowwise=True, soft=True)
-def index_of_largest(x: Operand, dim: int | None = None, keepdim: bool = False) -> Labels:
-    return largest(x, dim, keepdim)
-
-
-@rule("aten::min.dim", "aten::median.dim", "aten::mode", "aten::nanmedian.dim", rowwise=True)
-def along(x: Operand, dim: int = -1, keepdim: bool = False) -> tuple[Labels, Labels]:
-    both = L.floor(x.labels.over(dim, keepdim=keepdim))
-    return both, both
-
-
-@rule("aten::amin", "aten::min", "aten::argmin", "aten::median", rowwise=True)
-def smallest(x: Operand, dim: Dims = None, keepdim: bool = False) -> Labels:
-    return L.floor(x.labels.over(dim, keepdim=keepdim))
-
-
-@rule("aten::aminmax", rowwise=True)
-def extremes(x: Operand, *, dim: int | None = None, keepdim: bool = False) -> tuple[Labels, Labels]:
-    both = smallest(x, dim, keepdim)
-    return both, both
-
-
-@rule("aten::var_mean", "aten::std_mean", rowwise=True)
-def moments(x: Operand, dim: Dims = None, *, correction: Any = None, keepdim: bool = False) -> tuple[Labels, Labels]:
-    both = L.floor(x.labels.over(dim, keepdim=keepdim))
-    return both, both
-
-
-def _unblocked(x: Operand) -> torch.Tensor:
-    """Blocked elements as KNOWN: what is live in the same row outweighs them."""
-    structure = x.structure
-    plane = structure.plane
-    if structure.soft:
-        plane = torch.where(structure.is_soft(), KNOWN, plane)
-    return torch.where(plane == BLOCKED, KNOWN, plane)
+def _any(mask: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    if dim is None:
+        return mask.any()
+    return mask.any(dim if isinstance(dim, int) else tuple(dim) or None, keepdim=keepdim)

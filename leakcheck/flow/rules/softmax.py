@@ -16,25 +16,33 @@ from leakcheck.flow.labels import BLOCKED, KNOWN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
 from leakcheck.flow.reports import Reports
+from leakcheck.flow.storage import blocking
+
+Dims = tuple[int, ...] | int
 
 
-@rule("aten::_softmax", "aten::softmax", "aten::_safe_softmax", rowwise=True, soft=True)
+@rule("aten::_softmax", "aten::_safe_softmax", rowwise=True, soft=True)
 def softmax(x: Operand, dim: int, *_: Any, context: Any) -> Labels:
-    """`out = max over the live of dim`, ZERO where blocked."""
-    blocked = blocked_scores(x, dim, context.reports)
-    if x.labels.uniform is not None or blocked is None:
-        return L.floor(x.labels.over(dim, keepdim=True)).expand(x.shape) if x.dim() else L.floor(x.labels)
-    live = torch.where(L.unexpanded(blocked), KNOWN, x.labels.hardened().core)
-    row = Labels(live.expand(x.shape), x.labels.owners)
-    row = L.floor(row.over(dim, keepdim=True)).expand(x.shape)
-    return L.zero_where(blocked, row)
+    """`out = max over the live of dim`, ZERO where blocked; a row of one is 1 whatever it holds."""
+    if not x.dim() or x.shape[dim] == 1:
+        return Labels.full(x.shape, KNOWN)
+    live, blocked = live_scores(x, dim, context.reports)
+    row = L.floor(live.over(dim, keepdim=True)).expand(x.shape)
+    return row if blocked is None else L.zero_where(blocked, row)
 
 
-@rule("aten::_log_softmax", "aten::log_softmax", rowwise=True, soft=True)
+@rule("aten::_log_softmax", rowwise=True, soft=True)
 def log_softmax(x: Operand, dim: int, *_: Any, context: Any) -> Labels:
-    """As softmax; a blocked score stays blocked."""
-    result = softmax(x, dim, context=context)
-    return L.select(result.plane == ZERO, Labels.full((), BLOCKED), result)
+    """As softmax; a blocked score stays blocked, and soft if it was."""
+    if not x.dim() or x.shape[dim] == 1:
+        return Labels.full(x.shape, KNOWN)
+    live, blocked = live_scores(x, dim, context.reports)
+    row = L.floor(live.over(dim, keepdim=True)).expand(x.shape)
+    if blocked is None:
+        return row
+    hard = blocked & (x.structure.settled().plane == BLOCKED)
+    result = L.join(row, x.labels).softened(blocked & ~hard)
+    return L.select(hard, Labels.full((), BLOCKED), result)
 
 
 @rule("aten::logcumsumexp")
@@ -42,11 +50,24 @@ def log_cumulative(x: Operand, dim: int) -> Labels:
     return Labels(x.labels.plane.cummax(dim).values.clamp(min=KNOWN)) if x.dim() else L.floor(x.labels)
 
 
-def blocked_scores(x: Operand, dim: int, reports: Reports | None) -> Tensor | None:
+def live_scores(x: Operand, dim: Dims, reports: Reports | None) -> tuple[Labels, Tensor | None]:
+    """The labels with KNOWN for what is blocked in a row with a live score, and where that is (`None` for nowhere)."""
+    labels = x.labels.hardened()
+    blocked = blocked_scores(x, dim, reports)
+    if blocked is None:
+        return labels, None
+    labels = labels.settled()
+    live = torch.where(L.unexpanded(blocked), KNOWN, labels.core)
+    return Labels(live.expand(x.shape)), blocked
+
+
+def blocked_scores(x: Operand, dim: Dims, reports: Reports | None) -> Tensor | None:
     """Boolean, of the scores' shape: blocked, in a row with a live score. `None` for nowhere."""
-    if not x.dim():
+    if not x.dim() or (x.labels.uniform is not None and x.labels.uniform > KNOWN):
         return None
     structure = x.structure
+    if structure.owners is not None:
+        structure = structure.settled()  # another arrangement blocks other slots
     blocked = structure.core == BLOCKED
     soft = torch.zeros((), dtype=torch.bool)
     if structure.soft:
@@ -60,13 +81,13 @@ def blocked_scores(x: Operand, dim: int, reports: Reports | None) -> Tensor | No
     live = ~blocked.all(dim, keepdim=True)
     blocked = blocked & live
     if reports is not None and bool(soft.any()) and x.value.device.type != "meta":
-        _report(x.value, blocked & soft, blocked, dim, reports)
+        report_margin(x.value, blocked & soft, blocked, dim, reports)
     return blocked.expand(x.shape) if bool(blocked.any()) else None
 
 
-def _report(scores: Tensor, soft: Tensor, blocked: Tensor, dim: int, reports: Reports) -> None:
+def report_margin(scores: Tensor, soft: Tensor, blocked: Tensor, dim: Dims, reports: Reports) -> None:
     """The value of a finite mask, and by how far its highest score lies below the lowest row maximum."""
-    finite = soft & (scores > -torch.inf)
+    finite = soft & (scores > blocking(scores.dtype))
     if not bool(finite.any()):
         return
     row_top = scores.masked_fill(blocked, -torch.inf).amax(dim, keepdim=True)

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leakcheck.flow import choices
 from leakcheck.flow import labels as L
 from leakcheck.flow.context import Context, Instead, tensors_of
 from leakcheck.flow.labels import KNOWN, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import Tier, rule
-from leakcheck.flow.reports import here
 from leakcheck.flow.rules import routing
 from leakcheck.flow.rules.matmul import contract
 from leakcheck.flow.selection import COORDINATE, OWNED, SLOT, Owners
-from leakcheck.flow.widening import every_index
+from leakcheck.flow.widening import widen
 
 
 @rule("aten::sort", rowwise=True)
@@ -44,6 +44,8 @@ def ordered(x: Operand, dim: int, indices: Tensor) -> tuple[Labels, Labels]:
     """Labels of the values and indices of a sort along `dim` that gave `indices`."""
     if not x.dim():
         return L.floor(x.labels), L.floor(x.labels)
+    if x.size < 0:
+        choices.begin(indices, x.shape[dim])
     undone = _undone(x, indices)
     if undone is not None:
         return undone
@@ -97,19 +99,20 @@ def _undone(x: Operand, indices: Tensor) -> tuple[Labels, Labels] | None:
 def nonzero(x: Operand, context: Context) -> Any:
     """Where the mask is true, `[n, dims]`: n depends on it.
 
-    With one label for all elements there are no positions to tell apart, and the trace goes on as if all were true
-    (`widening.py`). Else it is a selection of the elements that are.
+    With one label for all elements that are not known to be false there are no positions to tell apart, and the trace goes
+    on as if all of those were true (`widening.py`). Else it is a selection of the elements that are.
     """
     labels = L.floor(x.labels.settled())
     if labels.shape.numel() == 0 or not x.dim():
         return L.Labels.full(context.result.shape, max(labels.highest, KNOWN))
     plane = labels.plane.reshape(-1)
-    if int(plane.min()) == int(plane.max()):
-        place = here()
-        if place is None or int(plane.max()) >= L.HOLE:
-            return int(plane.max())
-        context.reports.widened.add(place)
-        return Instead(every_index(x.value), KNOWN)
+    possible = (labels.plane > KNOWN) | (x.value != 0)
+    highest, lowest = int(plane.max()), int(labels.plane[possible].min()) if bool(possible.any()) else KNOWN
+    if highest <= KNOWN:
+        return KNOWN
+    if highest == lowest:
+        widest = widen(possible, context.reports) if highest < L.HOLE else None
+        return highest if widest is None else Instead(widest, KNOWN)
     coordinates = torch.unravel_index(torch.arange(len(plane)), x.shape)
     rows = (x.value.reshape(-1) != 0).nonzero().squeeze(1)
     empty = not len(rows)

@@ -6,20 +6,35 @@ from typing import Any
 import torch
 
 from leakcheck.flow import labels as L
+from leakcheck.flow.context import Context
 from leakcheck.flow.labels import GENERIC, KNOWN, UNWRITTEN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
+from leakcheck.flow.rules.pointwise import constants
 from leakcheck.flow.selection import Owners
 
 
 @rule(
-    "aten::clone", "aten::_to_copy", "aten::lift_fresh_copy", "aten::contiguous", "aten::alias_copy",
-    "aten::positive", "aten::detach_copy", "aten::_reshape_copy", "aten::view_as_real_copy",
+    "aten::clone", "aten::_to_copy", "aten::lift_fresh_copy", "aten::alias_copy", "aten::detach_copy",
     rowwise=True, soft=True,
 )  # fmt: skip
-def same(x: Operand, *_: Any, **__: Any) -> Labels:
+def same(x: Operand, *_: Any, context: Context, **__: Any) -> Labels:
     """The same values in a new place: `out = x`. Facts about the values as a whole move along."""
-    return x.labels.stating(**x.facts) if x.facts else x.labels
+    labels = x.labels if context.result.is_floating_point() else L.highest(x.labels)
+    if not context.result.is_floating_point() and x.value.is_floating_point():
+        labels = constants(labels, context.result)
+    return labels.stating(**x.facts) if x.facts else labels
+
+
+@rule("aten::_reshape_copy", rowwise=True, soft=True)
+def reshaped(x: Operand, size: Sequence[int]) -> Labels:
+    return x.labels.view(lambda t: t.reshape(size))
+
+
+@rule("aten::view_as_real_copy", rowwise=True)
+def real_and_imaginary(x: Operand) -> Labels:
+    """`[...]` to `[..., 2]`: both parts have the label of the number."""
+    return x.labels.view(lambda t: t.unsqueeze(-1)).expand((*x.shape, 2))
 
 
 @rule("aten::copy", rowwise=True, soft=True)
@@ -51,7 +66,7 @@ def fill(x: Operand, value: Operand) -> Labels:
     return value.labels.expand(x.shape)
 
 
-@rule("aten::cat", "aten::concat", rowwise=True, soft=True)
+@rule("aten::cat", rowwise=True, soft=True)
 def cat(several: Sequence[Operand], dim: int = 0) -> Labels:
     """Side by side."""
     parts = [x for x in several if not (x.dim() == 1 and x.shape[0] == 0)] or several

@@ -19,8 +19,7 @@ class Case:
     """One sample with values and labels. `inputs` belong to the sample's specs in order.
 
     `planes` are the flow labels: as the inputs' own, with ZERO and BLOCKED where the fixed values are. `exact`: whether a
-    claim above the truth counts as coarse; not where huge or equal values hide what brute force tries, nor for indices that are
-    known in part, which rules may take for labelled.
+    claim above the truth counts as coarse.
     """
 
     sample: Sample
@@ -39,27 +38,40 @@ def cases(sample: Sample) -> Iterator[Case]:
     varied = [i for i, spec in enumerate(specs) if spec.role == "varied"]
     patterns = ["elements", "positions", "uniform", "expanded", "mixed"]
     kinds = [specs[i].draw(torch.Generator(), (1,)).dtype for i in varied]
-    floating, indices = any(kind.is_floating_point for kind in kinds), torch.int64 in kinds
-    if floating:
+    indices = torch.int64 in kinds
+    low = any(kind.is_floating_point and specs[i].blocks for i, kind in zip(varied, kinds, strict=True))
+    if low:
         patterns.append("blocked")
     if len(varied) > 1:
-        patterns += [f"only {i}" for i in varied] + [f"only {i}, the rest blocked" for i in varied if floating]
+        patterns += [f"only {i}" for i in varied] + [f"only {i}, the rest blocked" for i in varied if low]
     if not varied:
         patterns = ["uniform"]
     for pattern in patterns:
+        chosen = [k for i, k in zip(varied, kinds, strict=True) if f"only {i}" in pattern]
         seed = zlib.crc32(f"{sample} {pattern}".encode())
-        made = [_argument(spec, i, pattern, sample, torch.Generator().manual_seed(seed + i)) for i, spec in enumerate(specs)]
+        made = [
+            _argument(spec, i, pattern, sample, torch.Generator().manual_seed(seed + i)) for i, spec in enumerate(specs)
+        ]
         yield Case(
             sample,
             pattern,
             tuple(each for each, _ in made),
             tuple(plane for _, plane in made),
             seed,
-            exact="blocked" not in pattern and pattern != "expanded" and not (pattern == "mixed" and indices),
+            exact=sample.exact and _is_exact(pattern, indices, chosen),
         )
 
 
-def _argument(spec: Spec, number: int, pattern: str, sample: Sample, generator: torch.Generator) -> tuple[Input, Tensor]:
+def _is_exact(pattern: str, indices: bool, chosen: list[torch.dtype]) -> bool:
+    """Not where huge or equal values hide what brute force tries, nor for indices that are known in part."""
+    if "blocked" in pattern or pattern == "expanded" or (pattern == "mixed" and indices):
+        return False
+    return all(kind.is_floating_point or kind.is_complex for kind in chosen)
+
+
+def _argument(
+    spec: Spec, number: int, pattern: str, sample: Sample, generator: torch.Generator
+) -> tuple[Input, Tensor]:
     value = spec.draw(generator, spec.shape)
     tied = None
     if spec.role == "generic":
@@ -94,7 +106,12 @@ def _labels(shape: tuple[int, ...], pattern: str, generator: torch.Generator) ->
 
 
 def _constants(
-    spec: Spec, value: Tensor, plane: Tensor, shares: tuple[float, float, float], sample: Sample, generator: torch.Generator
+    spec: Spec,
+    value: Tensor,
+    plane: Tensor,
+    shares: tuple[float, float, float],
+    sample: Sample,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Some elements made zero, blocking, or known or generic, with labels that say so."""
     zero, blocked, other = shares
@@ -105,7 +122,7 @@ def _constants(
     else:
         plane = plane.masked_fill(fate < zero, KNOWN)
     at = (fate >= zero) & (fate < zero + blocked)
-    if value.is_floating_point():
+    if value.is_floating_point() and spec.blocks:
         which = torch.randint(len(sample.blocking), spec.shape, generator=generator)
         value = torch.where(at, torch.tensor(sample.blocking, dtype=value.dtype)[which], value)
         plane = plane.masked_fill(at, BLOCKED)

@@ -67,7 +67,9 @@ def forms(case: Case) -> Iterator[Form]:
     if case.sample.reference is not None:
         return
     strided = tuple(
-        layout if layout.name == "expanded" or not i.value.numel() or not i.value.dim() else LAYOUTS[(case.seed + n) % len(LAYOUTS)]
+        layout
+        if layout.name == "expanded" or not i.value.numel() or not i.value.dim()
+        else LAYOUTS[(case.seed + n) % len(LAYOUTS)]
         for n, (i, layout) in enumerate(zip(case.inputs, plain, strict=True))
     )
     if any(layout is not CONTIGUOUS for layout in strided):
@@ -127,8 +129,8 @@ def truths(case: Case, bases: int = 3) -> list[Truth]:
     return found
 
 
-def claims(case: Case, form: Form) -> list[Tensor]:
-    """The label planes of all outputs."""
+def claims(case: Case, form: Form) -> list[Tensor] | None:
+    """The label planes of all outputs; `None` if the trace went on with another result (`widening.py` answers for it)."""
     mirror, reports = Mirror(), Reports()
     values = []
     try:
@@ -144,6 +146,8 @@ def claims(case: Case, form: Form) -> list[Tensor]:
         if form.name == "out":
             kwargs |= _outs(form.op, run(case.sample)([i.value for i in case.inputs]))
         result = dispatch(Strict(mirror, reports), form.op, args, kwargs)
+        if reports.widened:
+            return None
         return [mirror.read(t).settled().hardened().plane for t in tensors_of(result)]
     finally:
         mirror.close()
@@ -194,7 +198,9 @@ def _by_rule(sample: Sample, args: list[Any], kwargs: dict[str, Any], mirror: Mi
     made = rule.function(*fill(args, leaf), **fill(kwargs, leaf), **more)
     outputs = list(tensors_of(result))
     several = made if isinstance(made, (list, tuple)) else [made] * len(outputs)
-    labels = [Labels.full(t.shape, each) if isinstance(each, int) else each for t, each in zip(outputs, several, strict=True)]
+    labels = [
+        Labels.full(t.shape, each) if isinstance(each, int) else each for t, each in zip(outputs, several, strict=True)
+    ]
     return [each.expand(t.shape).settled().hardened().plane for t, each in zip(outputs, labels, strict=True)]
 
 

@@ -69,7 +69,7 @@ def horizons(function: Function, inputs: Sequence[Input], *, seed: int = 0, base
 
     for number in range(bases):
         based = list(inputs) if number == 0 else [each.with_base(generator) for each in inputs]
-        base = first if number == 0 else _tried(function, [each.value for each in based])
+        base = first if number == 0 else _tried(function, [each.value for each in based], number)
         if base is None or any(b.shape != f.shape for b, f in zip(base, first, strict=True)):
             continue
         for zeros, lows, value in zip(zero, low, base, strict=True):
@@ -79,7 +79,7 @@ def horizons(function: Function, inputs: Sequence[Input], *, seed: int = 0, base
             if all(bool((h >= label).all()) for h in horizon):
                 break  # lower labels move nothing more
             for changed in _changes(based, label, generator):
-                result = _tried(function, changed)
+                result = _tried(function, changed, number)
                 if result is None:
                     continue
                 for k, (before, after) in enumerate(zip(base, result, strict=True)):
@@ -116,15 +116,15 @@ def _changes(inputs: Sequence[Input], label: int, generator: torch.Generator) ->
     yield apply(lambda each: each.draw(generator, each.value.shape))
 
 
-def _run(function: Function, values: Sequence[Tensor]) -> list[Tensor]:
-    torch.default_generator.manual_seed(0)  # what an op draws by itself is no effect of its inputs
+def _run(function: Function, values: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
+    torch.default_generator.manual_seed(seed)  # what an op draws by itself is no effect of its inputs
     return [t.clone() for t in function([v.clone() for v in values])]
 
 
-def _tried(function: Function, values: Sequence[Tensor]) -> list[Tensor] | None:
+def _tried(function: Function, values: Sequence[Tensor], seed: int) -> list[Tensor] | None:
     """`None` where the op does not take these values."""
     try:
-        return _run(function, values)
+        return _run(function, values, seed)
     except (RuntimeError, IndexError, ValueError):
         return None
 

@@ -15,13 +15,14 @@ from tests.flow.conformance.oracle import Draw
 class Spec:
     """A tensor argument to be drawn. `role`: what its labels are; "varied" ones get all patterns of `cases.py`.
 
-    `zero`: whether 0 is a value that the op takes here.
+    `zero`: whether 0 is a value that the op takes here. `blocks`: whether blocking values are.
     """
 
     shape: tuple[int, ...]
     draw: Draw
     role: str = "varied"
     zero: bool = True
+    blocks: bool = True
 
     @property
     def generic(self) -> "Spec":
@@ -37,7 +38,7 @@ class Sample:
     """One way to call an op, named as in its schema: `aten::mm`, or `aten::add.Tensor` for an overload.
 
     `reference` computes what the op does, for ops that the CPU cannot run. `random`: the op draws numbers by itself.
-    `blocking`: the values that blocked elements have.
+    `blocking`: the values that blocked elements have. `exact`: whether claims above the truth count.
     """
 
     op: str
@@ -46,6 +47,7 @@ class Sample:
     reference: Callable[..., Any] | None = None
     random: bool = False
     blocking: tuple[float, ...] = (-1e30,)
+    exact: bool = True
 
     @property
     def overload(self) -> Any:
@@ -62,7 +64,9 @@ class Sample:
         return [leaf for leaf in leaves((self.args, self.kwargs)) if isinstance(leaf, Spec)]
 
     def __str__(self) -> str:
-        shown = [_shown(value) for value in self.args] + [f"{name}={_shown(value)}" for name, value in self.kwargs.items()]
+        shown = [_shown(value) for value in self.args] + [
+            f"{name}={_shown(value)}" for name, value in self.kwargs.items()
+        ]
         return f"{self.op}({', '.join(shown)})"
 
 
@@ -129,6 +133,11 @@ def _complex(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
 def x(*shape: int) -> Spec:
     """Float64, normal."""
     return Spec(shape, _normal)
+
+
+def finite(*shape: int) -> Spec:
+    """As `x`, but never a mask: what blocks does so among moderate values."""
+    return Spec(shape, _normal, blocks=False)
 
 
 def positive(*shape: int) -> Spec:

@@ -31,10 +31,9 @@ def test_average_with_unlike_options():
 @pytest.mark.parametrize("space", SHAPES)
 @pytest.mark.parametrize("options", [{}, {"stride": 1, "padding": 1}, {"stride": 2, "ceil_mode": True}])
 def test_maximum(space, options):
-    check(
-        partial(getattr(F, f"max_pool{space}d"), kernel_size=2, return_indices=True, **options),
-        tokens(*SHAPES[space]), draws=16,
-    )  # fmt: skip
+    call = partial(getattr(F, f"max_pool{space}d"), kernel_size=2, **options)
+    check(call, tokens(*SHAPES[space]), draws=8)
+    check(partial(call, return_indices=True), tokens(*SHAPES[space]), exact=False)
 
 
 def test_maximum_dilated():
@@ -44,11 +43,10 @@ def test_maximum_dilated():
 @pytest.mark.parametrize("space", SHAPES)
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_adaptive(space, size):
-    check(partial(getattr(F, f"adaptive_avg_pool{space}d"), output_size=size), tokens(*SHAPES[space]))
-    check(
-        partial(getattr(F, f"adaptive_max_pool{space}d"), output_size=size, return_indices=True),
-        tokens(*SHAPES[space]), draws=20,
-    )  # fmt: skip
+    check(partial(getattr(F, f"adaptive_avg_pool{space}d"), output_size=size), tokens(*SHAPES[space]), draws=2)
+    call = partial(getattr(F, f"adaptive_max_pool{space}d"), output_size=size)
+    check(call, tokens(*SHAPES[space]), draws=8)
+    check(partial(call, return_indices=True), tokens(*SHAPES[space]), exact=False)
 
 
 def test_undone():
@@ -68,7 +66,7 @@ def test_resizing(space, mode):
     for align in corners:
         for scale in ({"scale_factor": 1.7}, {"size": (2,) * space}):
             call = partial(F.interpolate, mode=mode, align_corners=align, **scale)
-            check(call, tokens(*SHAPES[space]), draws=2)
+            check(call, tokens(*SHAPES[space]), draws=2, exact=align is None)
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
