@@ -130,8 +130,10 @@ def classify(row: Row, traced: flow.Trace, moved: Tensor) -> Row:
     holes = sorted({_relative(str(hole)) for hole in traced.holes})
     if bool(missed.any()):
         row.result = MISS
-        row.details = [f"position {t} moves with input {int(truth[b, t])}, horizon {int(traced.horizon[b, t])}"
-                       for b, t in missed.nonzero().tolist()] + holes
+        row.details = [
+            f"position {t} moves with input {int(truth[b, t])}, horizon {int(traced.horizon[b, t])}"
+            for b, t in missed.nonzero().tolist()
+        ] + holes
     elif traced.violations and not bool(future.any()):
         row.result = FALSE_VIOLATION
         row.details = [f"{len(traced.violations)} of {truth.numel()} positions", *holes]
@@ -328,8 +330,12 @@ def main() -> int:
     for found in run(options.only or architectures.names(), options.jobs):
         rows += found
         for row in found:
-            print(f"{row.type:28} {row.attention:8} {row.experts:11} {row.result:16} coarse {row.coarse:3}  "
-                  + "; ".join(row.details)[:200], file=sys.stderr, flush=True)
+            print(
+                f"{row.type:28} {row.attention:8} {row.experts:11} {row.result:16} coarse {row.coarse:3}  "
+                + "; ".join(row.details)[:200],
+                file=sys.stderr,
+                flush=True,
+            )
     made = document(rows)
     print(json.dumps({"architectures": made["architectures"], "configurations": made["configurations"]}))
     if not options.only:

@@ -1,7 +1,7 @@
-"""Why an output position sees an input after it: the op to blame, its line, and the way from the input to the output."""
+"""Why an output position sees an input after it: the op to blame, its line, and the way from input to output."""
 
-import inspect
 import itertools
+import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,8 +63,8 @@ def blame(
 ) -> Blame:
     """Run `model` once more and follow the violation back to the input it reads.
 
-    Positions are told from the sizes of axes. So if `inputs` are nothing but tokens, the replay has one row of them, and
-    is as much longer as it takes for its length to be no size of the model; else their length should not be one.
+    Positions are told from the sizes of axes. So if `inputs` are nothing but tokens, the replay has one row of them,
+    and is as much longer as it takes for its length to be no size of the model; else their length should not be one.
 
     Args:
         model: as for `trace`; the paths of its modules are reported.
@@ -196,8 +196,9 @@ class _Own:
     """Which calls are the user's: outside installed packages; else in a file that defines a module of the model."""
 
     def __init__(self, model: Any):
-        modules = {type(m) for m in model.modules()} if isinstance(model, nn.Module) else set()
-        self._files = {inspect.getfile(cls) for cls in modules if "<" not in cls.__module__ and cls.__module__ != "__main__"}
+        modules = model.modules() if isinstance(model, nn.Module) else ()
+        names = {type(module).__module__ for module in modules}
+        self._files = {getattr(sys.modules.get(name), "__file__", None) for name in names}
 
     def calls(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
         outside = [f for f in frames if not f.place.file.startswith(_INSTALLED)]

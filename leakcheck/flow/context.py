@@ -11,10 +11,14 @@ from leakcheck.flow.reports import Reports
 
 @dataclass(frozen=True)
 class Instead:
-    """What a rule returns to have the program go on with another result than the op's own."""
+    """What a rule returns to have the program go on with another result than the op's own.
+
+    `sized`: whether tokens still decide how large it is.
+    """
 
     result: Any
     labels: Any
+    sized: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Where on the way from an input to an output the label enters an earlier position.
 
-The way is followed from the input on. Its element is at home as long as it sits where it sat before, along an axis of the
-same size. Ops that only move elements may carry it elsewhere (padding, a flip) and are not to blame for that, unless they
-put it at an earlier position for good. To blame is the op that makes something else of an earlier position out of it.
+The way is followed from the input on. Its element is at home as long as it sits where it sat before, along an axis of
+the same size. Ops that only move elements may carry it elsewhere (padding, a flip) and are not to blame for that,
+unless they put it at an earlier position for good. To blame is the op that makes something of an earlier position of it.
 """
 
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ class _Walk:
         middle = [n for n, i in self.home or () if 2 * i == n - 1]
         if not middle or move.source != move.target or move.taken.shape != move.made.shape or move.mixes():
             return
-        for (dim, *rest) in groups(move.taken.shape, middle[0]):
+        for dim, *rest in groups(move.taken.shape, middle[0]):
             if not rest and move.reverses(dim):
                 self._turn(move, move.source[dim], move.target[dim])
 
@@ -105,7 +105,7 @@ class _Walk:
         return set()
 
     def _put(self, row: int) -> None:
-        """The element was put in a row without being changed. Whatever changed it before that may be why it is there."""
+        """The element was put in a row unchanged. What changed it before that may be why it is there."""
         if self.real(row) < self.source:
             self.crossed, self.row = self.number if self.suspect is None else self.suspect, self.real(row)
         self.suspect = None
@@ -151,7 +151,8 @@ class _Walk:
         """The dim of the operand along which the element is at home, if the output has as many dims."""
         if self.home is None or len(move.taken.shape) != len(move.made.shape):
             return None
-        dims = [g[0] for n, i in self.home for g in groups(move.taken.shape, n) if len(g) == 1 and move.source[g[0]] == i]
+        single = [(g[0], i) for n, i in self.home for g in groups(move.taken.shape, n) if len(g) == 1]
+        dims = [d for d, i in single if move.source[d] == i]
         changed = [d for d in dims if (move.made.shape[d], move.target[d]) != (move.taken.shape[d], move.source[d])]
         return changed[0] if changed else None
 

@@ -134,8 +134,10 @@ class Flow(TorchDispatchMode):
             return self._unknown(plan, operands)
 
         labels = (GENERIC if plan.random else KNOWN) if known else self._guarded(plan, apply, outputs)
-        widened = isinstance(labels, Instead)
+        sizing = plan.sizing
         if isinstance(labels, Instead):
+            self.reports.departed = True
+            sizing = labels.sized
             result, labels = labels.result, labels.labels
             outputs = list(tensors_of(result))
             labels = _fitted(labels, outputs)
@@ -144,7 +146,7 @@ class Flow(TorchDispatchMode):
         sizes = None
         if self.mirror.sized or (plan.sizing and not known):
             sizes = Sizes(self.mirror, plan.name, operands, outputs)
-            if plan.sizing and not widened:
+            if sizing:
                 sizes.decided(plan.name)
             labels = sizes.join(labels)
         if self.watch is not None and not known:

@@ -59,8 +59,9 @@ class Taken:
         """Put the operand back as it was, with other labels if given."""
         if self._kept is not None and self.operand.value._version != self._version:
             self.operand.value = self._kept
+        structure = self.structure if labels is None else None
         self.operand.labels = self.labels if labels is None else labels
-        self.operand._structure = self.structure if labels is None and self.structure is not None else self.operand.labels
+        self.operand._structure = structure or self.operand.labels
 
     def at_least(self, label: int) -> Tensor | None:
         """Boolean, of the operand's shape: elements that could give an output this label; `None` for nowhere."""
@@ -298,13 +299,12 @@ class _Recorder:
         frames: list[Frame] = []
         inside, module = 0, None  # how many of the frames are inside the model
         frame: FrameType | None = sys._getframe(2)
-        while frame is not None and frame.f_code is not record.__code__:
+        while frame is not None and frame.f_code is not _recorded.__code__:
             code = frame.f_code
             if is_user_code(frame):
-                frames.append(
-                    Frame(Place(code.co_filename, frame.f_lineno, code.co_qualname), self._masks_in(frame))
-                )
-            if code.co_varnames[:1] == ("self",) and (path := self._paths.get(id(frame.f_locals.get("self")))) is not None:
+                frames.append(Frame(Place(code.co_filename, frame.f_lineno, code.co_qualname), self._masks_in(frame)))
+            owner = frame.f_locals.get("self") if code.co_varnames[:1] == ("self",) else None
+            if (path := self._paths.get(id(owner))) is not None:
                 module = path if module is None else module
                 inside = len(frames)
             frame = frame.f_back
@@ -317,8 +317,8 @@ class _Recorder:
             self._masks[code] = tuple(name for name in names if "mask" in name.lower())
         if not self._masks[code]:
             return ()
-        found = {name: frame.f_locals.get(name, ...) for name in self._masks[code]}
-        return tuple((name, _described(value)) for name, value in found.items() if value is None or isinstance(value, Tensor))
+        found = ((name, frame.f_locals.get(name, ...)) for name in self._masks[code])
+        return tuple((name, _described(value)) for name, value in found if value is None or isinstance(value, Tensor))
 
 
 def _described(value: Tensor | None) -> str:
@@ -331,10 +331,21 @@ def record(
     """Run with labels and remember every op: the recording, the layout of the logits, and their labels."""
     tracer = Tracer(model, source, labels)
     try:
-        with tracer:
-            recorder = _Recorder(tracer.mirror, source, model)
-            tracer.flow.watch = recorder
-            logits = logits_of(run(source))
-        return recorder.recording, recorder.layout(logits), tracer.read(logits)
+        return _recorded(tracer, run)
+    except Exception:
+        if not tracer.reports.departed:
+            raise
+        tracer.close()
+        tracer = Tracer(model, source, labels)  # as in `trace`
+        tracer.reports.natural = True
+        return _recorded(tracer, run)
     finally:
         tracer.close()
+
+
+def _recorded(tracer: Tracer, run: Callable[[Tensor], Any]) -> tuple[Recording, Layout, Tensor]:
+    with tracer:
+        recorder = _Recorder(tracer.mirror, tracer.source, tracer.model)
+        tracer.flow.watch = recorder
+        logits = logits_of(run(tracer.source))
+    return recorder.recording, recorder.layout(logits), tracer.read(logits)

@@ -67,6 +67,8 @@ class Reports:
     holes: Counter[Hole] = field(default_factory=Counter)
     soft_masks: dict[Place | None, SoftMask] = field(default_factory=dict)
     widened: dict[Place, dict[torch.Size, torch.Tensor]] = field(default_factory=dict)  # by shape: what can be true
+    departed: bool = False  # whether the program went on with another result than an op's own
+    natural: bool = False  # whether it must not
     unwritten: dict[Place | None, str] = field(default_factory=dict)  # op that read memory no op wrote
     _unheard: set[str] = field(default_factory=set)
 

@@ -28,7 +28,7 @@ class Layout:
     @classmethod
     def of(cls, tensor: Tensor, storage: int) -> "Layout":
         return cls(
-            storage, tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset(), tensor.element_size()
+            storage, tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset()), tensor.element_size()
         )
 
     def byte(self, at: Sequence[int]) -> int:
@@ -46,17 +46,13 @@ class Layout:
                 return None
         return tuple(coordinates) if rest == 0 and 0 not in self.shape else None
 
-    def along(self, group: Group) -> int:
-        """The step in the storage from one index of a group of axes to the next."""
-        return self.stride[group[-1]]
-
     def seen_as(self, other: "Layout", group: Group) -> Tensor:
         """The index along `group`, axes of this layout, of every element that `other` shows of the same storage."""
         flat = torch.zeros((), dtype=torch.int64)
         for d, (size, stride) in enumerate(zip(other.shape, other.stride, strict=True)):
             flat = flat + (torch.arange(size) * stride).reshape([-1] + [1] * (len(other.shape) - d - 1))
         elements = (flat + other.offset) * other.itemsize // self.itemsize - self.offset
-        return elements // self.along(group) % _product(self.shape, group)
+        return elements // self.stride[group[-1]] % _product(self.shape, group)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class Selection:
 
     `rows[s]` is the row in slot s, in this run. `arrangement` is the join of the labels that decide it. `taken[r]` is the
     label of whether r is taken at all; `None` where every row always is. `coordinates[d][r]` is what `nonzero` gives for
-    r. `potential[r]` bounds the labels of all that rows bring along, `content` those of all rows. `bag` identifies the
+    r. `potential[r]` bounds the labels of all that rows bring along, `content` those of all rows. `in_order`: the
+    slots are in the order of their rows. `bag` identifies the
     values that were sorted, `keys[r]` are their labels.
     """
 
@@ -54,6 +55,7 @@ class Selection:
     taken: Tensor | None = None
     coordinates: tuple[Tensor, ...] = ()
     potential: Tensor | None = None
+    in_order: bool = False
     content: int = -2
     bag: int | None = None
     keys: Tensor | None = None

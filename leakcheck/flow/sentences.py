@@ -82,8 +82,8 @@ class Meeting:
     @property
     def along(self) -> str:
         """The axis in words, with the shape it is an axis of."""
-        shape = list(self.move.taken.shape)
-        return f"the {self.axis.name} axis (dim {self.dim} of {shape})" if self.dim is not None else f"the {self.axis.name} axis"
+        shape = "" if self.dim is None else f" (dim {self.dim} of {list(self.move.taken.shape)})"
+        return f"the {self.axis.name} axis{shape}"
 
 
 Mechanism = Callable[[Meeting], str | None]
@@ -139,7 +139,8 @@ def softmax_over_wrong_axis(meeting: Meeting) -> str | None:
     dim, shape = moved[0], list(meeting.move.taken.shape)
     own = [d for d in range(len(shape)) if d != dim and shape[d] == shape[dim] and target[d] == meeting.target]
     if dim == len(shape) - 2 and target[dim] == meeting.target:
-        return f"softmax over the query axis (dim {dim} of {shape}){meeting.at}: the weights of a query depend on later queries"
+        axis = f"the query axis (dim {dim} of {shape})"
+        return f"softmax over {axis}{meeting.at}: the weights of a query depend on later queries"
     if shape.count(meeting.axis.size) > 1 or own:
         if not bool(_blocked(meeting.move.step.operands[0]).any()):
             return _unmasked(meeting)
@@ -187,13 +188,14 @@ def cumulative(meeting: Meeting) -> str | None:
 @mechanism
 def recurrence(meeting: Meeting) -> str | None:
     """A recurrent kernel, or a loop over positions that hands a state on from one to the one before."""
+    over = f"runs backwards over the {meeting.axis.name}{meeting.at}"
     if any(word in meeting.op for word in ("rnn", "lstm", "gru")):
-        return f"recurrent kernel runs backwards over the {meeting.axis.name}{meeting.at}{_reversed(meeting)}: {meeting.reads}"
+        return f"recurrent kernel {over}{_reversed(meeting)}: {meeting.reads}"
     step = meeting.move.step
     if not meeting.axis.rows(meeting.move.taken.shape, meeting.move.source) and meeting.move.mixes():
-        runs = sum((s.name, s.frames, s.module) == (step.name, step.frames, step.module) for s in meeting.recording.steps)
+        runs = sum(s.name == step.name and s.frames == step.frames for s in meeting.recording.steps)
         if runs >= meeting.axis.size:
-            return f"loop runs backwards over the {meeting.axis.name}{meeting.at}: the step of {meeting.reads}"
+            return f"loop {over}: the step of {meeting.reads}"
     return None
 
 
@@ -203,7 +205,7 @@ def ordering(meeting: Meeting) -> str | None:
     name = _ORDERING.get(meeting.op)
     if name is None:
         return None
-    return f"{name} over tokens{meeting.at}: which ones are chosen depends on later ones (expert choice); {meeting.reads}"
+    return f"{name} over tokens{meeting.at}: what is chosen depends on later ones (expert choice); {meeting.reads}"
 
 
 @mechanism
@@ -216,11 +218,14 @@ def product_over_sequence(meeting: Meeting) -> str | None:
     if matrix is None or meeting.axis.size not in matrix.layout.shape:
         return None
     shape = list(matrix.layout.shape)
+    axis = f"the {meeting.axis.name} axis"
     if matrix.labels.uniform == GENERIC:
-        return f"linear layer mixes the {meeting.axis.name} axis (weight {shape}){meeting.at}: {meeting.reads}"
-    if matrix.labels.uniform == KNOWN:
-        return f"product with a constant matrix {shape} that is not zero above the diagonal{meeting.at}: {meeting.reads}"
-    return f"matrix product sums over the {meeting.axis.name} axis, later positions included{meeting.at}: {meeting.reads}"
+        said = f"linear layer mixes {axis} (weight {shape})"
+    elif matrix.labels.uniform == KNOWN:
+        said = f"product with a constant matrix {shape} that is not zero above the diagonal"
+    else:
+        said = f"matrix product sums over {axis}, later positions included"
+    return f"{said}{meeting.at}: {meeting.reads}"
 
 
 @mechanism
@@ -300,7 +305,7 @@ def _wrong_mask(meeting: Meeting, mask: Taken, at: At) -> str | None:
         dead = (~seen.any(1)).nonzero()
         if not len(dead):
             return None
-        return f"attention mask blocks every key of query {int(dead[0])}{meeting.at}: softmax then gives all the same weight"
+        return f"attention mask blocks every key of query {int(dead[0])}{meeting.at}: softmax then weighs all the same"
     query, key = later.nonzero()[0].tolist()
     first = f"the first such pair is query {query}, key {key}"
     ahead = int(distance[later].max())

@@ -78,8 +78,17 @@ def trace(
             return model(tokens)
         return model(**{name: tokens if value is source else value for name, value in keywords.items()})
 
-    with torch.no_grad(), Tracer(model, source, labels) as tracer:
-        output = logits_of(run(source))
+    tracer = Tracer(model, source, labels)
+    try:
+        with torch.no_grad(), tracer:
+            output = logits_of(run(source))
+    except Exception:
+        if not tracer.reports.departed:
+            raise
+        tracer = Tracer(model, source, labels)  # the program does not take what its tokens could have been
+        tracer.reports.natural = True
+        with torch.no_grad(), tracer:
+            output = logits_of(run(source))
     seen = tracer.read(output)
     if tracer.reports.widened:
         explained(run, source, tracer.reports)

@@ -71,6 +71,8 @@ def build(model_type: str, seed: int = 0) -> PreTrainedModel:
         config.is_decoder = True
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = model_class._from_config(shrink(config, **copy.deepcopy(TOY.get(model_type, {}))), dtype=torch.float32).eval()
+        model = model_class._from_config(
+            shrink(config, **copy.deepcopy(TOY.get(model_type, {}))), dtype=torch.float32
+        ).eval()
     randomise(model, seed)
     return model

@@ -1,7 +1,7 @@
 """Small models with one planted leak each, and their causal twins.
 
-`# leak` marks the line to blame. Each model is built by a function `(leaky: bool) -> nn.Module` in `LEAKS`; with `False`
-the same code without the leak.
+`# leak` marks the line to blame. `LEAKS` has a function `(leaky: bool) -> nn.Module` for each; with `False` it builds
+the same model without the leak.
 """
 
 import inspect

@@ -191,11 +191,15 @@ def mixture_of_depths(model: Model, x: Tensor) -> Tensor:
 
 def capacity_by_score(model: Model, x: Tensor) -> Tensor:
     weights, chosen = model.route(x)
-    order = weights[:, 0].argsort(descending=True)
-    taken = F.one_hot(chosen[:, 0][order], EXPERTS)
-    kept = (taken.cumsum(0) * taken).sum(-1) <= 1
-    keep = torch.zeros(len(x)).index_copy(0, order, kept.float())
-    return torch.einsum("ti,tij->tj", x, model.experts[chosen[:, 0]]) * keep[:, None]
+    rank = weights[:, 0].argsort(descending=True).argsort()
+    y = torch.einsum("ti,tij->tj", x, model.experts[chosen[:, 0]])
+    return y.masked_fill((rank >= len(x) // 2)[:, None], 0)
+
+
+def capacity_by_order_of_score(model: Model, x: Tensor) -> Tensor:
+    order = model.route(x)[0][:, 0].argsort()
+    keep = torch.zeros(len(x)).index_copy(0, order, (torch.arange(len(x)) < len(x) // 2).float())
+    return x @ model.experts[0] * keep[:, None]
 
 
 def capacity_by_count(model: Model, x: Tensor) -> Tensor:
@@ -268,7 +272,7 @@ def the_first_that_chose(model: Model, x: Tensor) -> Tensor:
 
 
 LEAKY = [
-    expert_choice, mixture_of_depths, capacity_by_score, capacity_by_count, groups_of_other_counts, first_slot_for_all,
+    expert_choice, mixture_of_depths, capacity_by_score, capacity_by_order_of_score, capacity_by_count, groups_of_other_counts, first_slot_for_all,
     mean_over_slots, number_of_the_slot, next_slot, not_put_back, half_of_the_slots, weights_of_the_slot, how_many_chose,
     how_many_chose_in_torch, the_first_that_chose,
 ]  # fmt: skip

@@ -65,10 +65,12 @@ def attend(
     if causal and seen is not None:
         seen = seen & torch.ones(queries, keys, dtype=torch.bool).tril()
 
+    def by_head(plane: Tensor) -> Tensor:
+        return plane.repeat_interleave(groups, -3) if groups > 1 and plane.shape[-3] > 1 else plane
+
     def over(plane: Tensor) -> Tensor:
         """`[..., key, n]` to `[..., query, n]`: the highest that each query sees."""
-        if groups > 1 and plane.shape[-3] > 1:
-            plane = plane.repeat_interleave(groups, -3)
+        plane = by_head(plane)
         if not keys or not queries:
             high = plane.new_full((*plane.shape[:-2], 1, 1), KNOWN)
         elif seen is not None:
@@ -84,6 +86,8 @@ def attend(
     k = L.unexpanded(k.plane, keep=-2)
     same = kv.shape[-1] == 1 and bool((kv == k).all())
     lse = (out if same else over(k)).squeeze(-1)
+    if queries and keys and (keys == 1 or causal or seen is not None):
+        out = _alone(out, by_head(L.unexpanded(L.floor(value.labels).plane, keep=-2)), seen, keys)
     shape = (*query.shape[:-1], value.shape[-1])
     results = list(context.result) if isinstance(context.result, (list, tuple)) else [context.result]
     labels: list[Labels | int] = [Labels(out.expand(shape))]
@@ -91,6 +95,27 @@ def attend(
         fits = results[1].shape == shape[:-1]
         labels.append(Labels(lse.expand(shape[:-1])) if fits else max(int(lse.max()), KNOWN) if lse.numel() else KNOWN)
     return labels + [KNOWN] * (len(results) - 2)  # cumulative lengths and random seeds
+
+
+def _alone(out: Tensor, values: Tensor, seen: Tensor | None, keys: int) -> Tensor:
+    """A query that sees one key alone gives it the weight 1, whatever the score is: `out[i, :] = v[j, :]`."""
+    if seen is None:
+        own = values.narrow(-2, 0, 1)
+        return own.expand(*own.shape[:-2], out.shape[-2], -1) if keys == 1 else _with_first(out, own)
+    alone = (seen.sum(-1) == 1).unsqueeze(-1)  # [..., query, 1]
+    if not bool(alone.any()):
+        return out
+    key = seen.int().argmax(-1, keepdim=True)
+    batch = torch.broadcast_shapes(key.shape[:-2], values.shape[:-2])
+    key = key.expand(*batch, key.shape[-2], values.shape[-1])
+    own = values.expand(*batch, *values.shape[-2:]).gather(-2, key)
+    return torch.where(alone, own, out)
+
+
+def _with_first(out: Tensor, first: Tensor) -> Tensor:
+    """Causal without a mask: the first query sees the first key."""
+    at_first = torch.arange(out.shape[-2]).unsqueeze(-1) == 0
+    return torch.where(at_first, first, out)
 
 
 def _visible(

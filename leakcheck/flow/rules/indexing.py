@@ -49,21 +49,31 @@ def advanced(x: Operand, indices: list[Operand | None]) -> Labels:
     """By known indices: the element's own label. By labelled ones: theirs, joined with all that they could reach."""
     given = [i for i in indices if i is not None]
     if all(i.labels.uniform == KNOWN for i in given):
-        at = [None if i is None else i.value for i in indices]
-        return x.structure.view(lambda t: t[tuple(slice(None) if i is None else i for i in at)])
+        at = _at(indices)
+        return x.structure.view(lambda t: t[at])
     owned = routing.take(x, indices)
     if owned is not None:
         return owned
-    every = x.labels.settled()
-    dims = [d for d, i in enumerate(indices) if i is not None and i.value.dtype != torch.bool]
-    if len(dims) != len(given):  # a labelled boolean mask: which elements, and how many, depends on it
-        highest = max(every.highest, *(i.labels.settled().highest for i in given))
-        return Labels.full(_shape(x.value, indices), max(highest, KNOWN))
-    reach = every.over(dims, keepdim=True).plane.expand(x.shape)  # [*x.shape], equal along the indexed dims
-    zeros = [None if i is None else torch.zeros_like(i.value) for i in indices]
-    plane = reach[tuple(slice(None) if z is None else z for z in zeros)].clamp(min=KNOWN)
+    reach = x.labels.settled().over(_indexed(indices), keepdim=True).plane.expand(x.shape)
+    plane = reach[_at(indices)].clamp(min=KNOWN)  # reach is equal along the indexed dims: only the shape matters here
+    if any(i.value.dtype == torch.bool for i in given):  # which elements, and how many, depends on all of the mask
+        return Labels(plane.clamp(min=max(i.labels.settled().highest for i in given)))
     by_index = _index_labels(given)  # the broadcast shape of the indices
     return Labels(torch.maximum(plane, _placed(by_index, plane, indices)))
+
+
+def _at(indices: Sequence[Operand | None]) -> tuple[Any, ...]:
+    return tuple(slice(None) if i is None else i.value for i in indices)
+
+
+def _indexed(indices: Sequence[Operand | None]) -> list[int]:
+    """The dims that the indices run over: one each, and as many as it has for a boolean mask."""
+    dims, d = [], 0
+    for i in indices:
+        width = i.value.dim() if i is not None and i.value.dtype == torch.bool else 1
+        dims += range(d, d + width) if i is not None else []
+        d += width
+    return dims
 
 
 def _index_labels(given: Sequence[Operand]) -> Tensor:
@@ -82,10 +92,6 @@ def _placed(labels: Tensor, result: Tensor, indices: Sequence[Operand | None]) -
     first = used[0] if adjacent else 0
     after = result.dim() - first - labels.dim()
     return labels.reshape(*labels.shape, *(1,) * after)
-
-
-def _shape(value: Tensor, indices: Sequence[Operand | None]) -> torch.Size:
-    return value[tuple(slice(None) if i is None else i.value for i in indices)].shape
 
 
 @rule("aten::gather", rowwise=True)
@@ -121,15 +127,11 @@ def masked_select(x: Operand, mask: Operand, context: Any = None) -> Labels:
     return L.join(x.labels.over(), mask.labels.over()).expand(context.result.shape)
 
 
-@rule("aten::slice_scatter", "aten::select_scatter", "aten::diagonal_scatter", "aten::as_strided_scatter", soft=True)
+@rule("aten::slice_scatter", "aten::select_scatter", "aten::diagonal_scatter", soft=True)
 def view_scatter(x: Operand, source: Operand, *args: Any, context: Any = None, **kwargs: Any) -> Labels:
     """A copy with a part of it replaced."""
     function = getattr(torch.ops.aten, context.name.partition("::")[2])
-    base = x.structure.plane.contiguous()
-    if function is torch.ops.aten.as_strided_scatter:  # it goes by where x lies in its storage
-        end = x.value.untyped_storage().nbytes() // x.value.element_size()
-        base = base.new_empty(end).as_strided(x.shape, x.value.stride(), x.value.storage_offset()).copy_(base)
-    plane = function(base, source.structure.plane.contiguous(), *args, **kwargs)
+    plane = function(x.structure.plane.contiguous(), source.structure.plane.contiguous(), *args, **kwargs)
     return Labels(plane, soft=x.labels.soft or source.labels.soft)
 
 
@@ -195,7 +197,7 @@ def put(
     """By known indices: there and nowhere else. By labelled ones: anywhere along the indexed dims."""
     given = [i for i in indices if i is not None]
     brought = Labels.full((), otherwise) if values is None else values.structure
-    at = tuple(slice(None) if i is None else i.value for i in indices)
+    at = _at(indices)
     base = x.structure
     if all(i.labels.uniform == KNOWN for i in given):
         brought, base = brought.settled(), base.settled()

@@ -94,8 +94,8 @@ def put(
         return None  # some slots would be put back more than once
     at = tuple(slice(None) if i is None else i.value for i in indices)
     flat = torch.arange(x.value.numel()).reshape(x.shape)[at]  # where each element goes
-    if not keeps and flat.unique().numel() != flat.numel():
-        return None  # which of several wins depends on the arrangement
+    if not (keeps or selection.in_order) and flat.unique().numel() != flat.numel():
+        return None  # which of several wins depends on the arrangement; in order it is the last that was taken
     spread = brought.expand(flat.shape)
     base = x.structure.settled()
     codes = _along(index.plain().codes, spread.plane, indices).expand(flat.shape)

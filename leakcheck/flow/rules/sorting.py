@@ -14,6 +14,7 @@ from leakcheck.flow.context import Context, Instead, tensors_of
 from leakcheck.flow.labels import KNOWN, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import Tier, rule
+from leakcheck.flow.reports import CONTROL_FLOW
 from leakcheck.flow.rules import routing
 from leakcheck.flow.rules.matmul import contract
 from leakcheck.flow.selection import COORDINATE, OWNED, SLOT, Owners
@@ -24,7 +25,9 @@ from leakcheck.flow.widening import widen
 def sort(x: Operand, *args: Any, dim: int = -1, descending: bool = False, stable: bool | None = None, context: Context) -> Any:
     """Sorted values, and the row of each. `sort(x, [stable], dim=-1, descending=False)`."""
     numbers = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
-    return ordered(x, numbers[0] if numbers else dim, context.result[1])
+    flags = [a for a in args if isinstance(a, bool)]
+    ascending = not (descending or (flags and flags[-1]))
+    return ordered(x, numbers[0] if numbers else dim, context.result[1], ascending=ascending)
 
 
 @rule("aten::argsort", rowwise=True)
@@ -40,8 +43,12 @@ def topk(x: Operand, k: int, dim: int = -1, *_: Any, context: Context) -> Any:
     return values, indices if indices.facts else indices.stating(bag=routing.new_bag())
 
 
-def ordered(x: Operand, dim: int, indices: Tensor) -> tuple[Labels, Labels]:
-    """Labels of the values and indices of a sort along `dim` that gave `indices`."""
+def ordered(x: Operand, dim: int, indices: Tensor, *, ascending: bool = False) -> tuple[Labels, Labels]:
+    """Labels of the values and indices of a sort along `dim` that gave `indices`.
+
+    Of an ascending sort of whole numbers from 0 on, such as `topk` gives, the selection knows the keys' `bag`: the groups of
+    equal keys end where the counts of the same bag say. Descending they would not, and numbers below 0 are not counted.
+    """
     if not x.dim():
         return L.floor(x.labels), L.floor(x.labels)
     if x.size < 0:
@@ -58,8 +65,7 @@ def ordered(x: Operand, dim: int, indices: Tensor) -> tuple[Labels, Labels]:
     labels = keys.plane.reshape(-1)
     rows = indices.reshape(-1)
     arrangement = int(labels.max())
-    bag = x.facts.get("bag") or routing.new_bag()
-    x.state(bag=bag)
+    bag = x.facts.get("bag") if ascending else None
     whole = len(rows) == len(labels)
     made = routing.selection(
         rows,
@@ -74,7 +80,7 @@ def ordered(x: Operand, dim: int, indices: Tensor) -> tuple[Labels, Labels]:
     shape = indices.shape
     values = Labels(labels[rows].reshape(shape), made.owners(OWNED).view(lambda t: t.reshape(shape)))
     where = torch.full(shape, KNOWN, dtype=L.DTYPE)
-    return values.stating(bag=bag), Labels(where, made.owners(COORDINATE).view(lambda t: t.reshape(shape)))
+    return values.stating(bag=bag) if bag else values, Labels(where, made.owners(COORDINATE).view(lambda t: t.reshape(shape)))
 
 
 def _undone(x: Operand, indices: Tensor) -> tuple[Labels, Labels] | None:
@@ -99,8 +105,9 @@ def _undone(x: Operand, indices: Tensor) -> tuple[Labels, Labels] | None:
 def nonzero(x: Operand, context: Context) -> Any:
     """Where the mask is true, `[n, dims]`: n depends on it.
 
-    With one label for all elements that are not known to be false there are no positions to tell apart, and the trace goes
-    on as if all of those were true (`widening.py`). Else it is a selection of the elements that are.
+    The trace goes on as if all elements were true that are not known to be false: fewer rows would show less of what could
+    be done to them (one row mixes with no other, and `rows[:2]` is all of two). With one label for all of them there are no
+    positions to tell apart, and it counts as known (`widening.py`). Else it is a selection.
     """
     labels = L.floor(x.labels.settled())
     if labels.shape.numel() == 0 or not x.dim():
@@ -110,14 +117,14 @@ def nonzero(x: Operand, context: Context) -> Any:
     highest, lowest = int(plane.max()), int(labels.plane[possible].min()) if bool(possible.any()) else KNOWN
     if highest <= KNOWN:
         return KNOWN
+    if context.reports.natural:
+        context.reports.hole(context.name, CONTROL_FLOW, "what is found decides what the program does")
+        return L.HOLE
     if highest == lowest:
         widest = widen(possible, context.reports) if highest < L.HOLE else None
         return highest if widest is None else Instead(widest, KNOWN)
     coordinates = torch.unravel_index(torch.arange(len(plane)), x.shape)
-    rows = (x.value.reshape(-1) != 0).nonzero().squeeze(1)
-    empty = not len(rows)
-    if empty:  # what rows bring along would not be seen: go on as for tokens that make the mask true once
-        rows = rows.new_zeros(1)
+    rows = possible.reshape(-1).nonzero().squeeze(1)
     made = routing.selection(
         rows,
         int(plane.max()),
@@ -125,10 +132,11 @@ def nonzero(x: Operand, context: Context) -> Any:
         coordinates=coordinates,
         taken=plane,
         potential=torch.full_like(plane, KNOWN),
+        in_order=True,
     )
     codes = torch.stack([made.owners(COORDINATE + d).codes for d in range(x.dim())], 1)  # [n, dims]
     labels = Labels(torch.full(codes.shape, KNOWN, dtype=L.DTYPE), Owners(codes, {made.number: made}))
-    return Instead(rows.new_zeros(1, x.dim()), labels) if empty else labels
+    return Instead(possible.nonzero(), labels, sized=True)
 
 
 @rule("aten::histc")

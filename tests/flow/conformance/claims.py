@@ -122,15 +122,15 @@ def run(sample: Sample) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     return function
 
 
-def truths(case: Case, bases: int = 3) -> list[Truth]:
-    found = horizons(run(case.sample), case.inputs, seed=case.seed, bases=bases)
+def truths(case: Case, bases: int = 3, until: list[Tensor] | None = None) -> list[Truth]:
+    found = horizons(run(case.sample), case.inputs, seed=case.seed, bases=bases, until=until)
     if case.sample.random:
         return [Truth(t.horizon.clamp(min=GENERIC), t.zero & False, t.low & False) for t in found]
     return found
 
 
 def claims(case: Case, form: Form) -> list[Tensor] | None:
-    """The label planes of all outputs; `None` if the trace went on with another result (`widening.py` answers for it)."""
+    """The label planes of all outputs; `None` if the trace goes on with a result of its own (see `widening.py`)."""
     mirror, reports = Mirror(), Reports()
     values = []
     try:
@@ -146,7 +146,7 @@ def claims(case: Case, form: Form) -> list[Tensor] | None:
         if form.name == "out":
             kwargs |= _outs(form.op, run(case.sample)([i.value for i in case.inputs]))
         result = dispatch(Strict(mirror, reports), form.op, args, kwargs)
-        if reports.widened:
+        if [t.shape for t in tensors_of(result)] != [t.shape for t in run(case.sample)([i.value for i in case.inputs])]:
             return None
         return [mirror.read(t).settled().hardened().plane for t in tensors_of(result)]
     finally:

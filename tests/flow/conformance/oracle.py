@@ -55,10 +55,13 @@ def tie(value: Tensor, dim: int | None) -> Tensor:
     return value.narrow(dim, 0, 1).expand(value.shape).contiguous()
 
 
-def horizons(function: Function, inputs: Sequence[Input], *, seed: int = 0, bases: int = 3) -> list[Truth]:
+def horizons(
+    function: Function, inputs: Sequence[Input], *, seed: int = 0, bases: int = 3, until: Sequence[Tensor] | None = None
+) -> list[Truth]:
     """The truth of each output of `function(tensors)`.
 
-    An output whose shape an input moves is moved in all its elements.
+    An output whose shape an input moves is moved in all its elements. With `until` the search goes on to as many bases only
+    for elements that are below their label there.
     """
     generator = torch.Generator().manual_seed(seed)
     first = _run(function, [each.value for each in inputs])
@@ -67,7 +70,10 @@ def horizons(function: Function, inputs: Sequence[Input], *, seed: int = 0, base
     low = [_is_low(t) for t in first]
     labels = sorted({int(n) for each in inputs for n in each.labels.unique() if n >= GENERIC}, reverse=True)
 
+    enough = [labels[0] if labels else FIXED] * len(first) if until is None else until
     for number in range(bases):
+        if until is not None and all(bool((h >= u).all()) for h, u in zip(horizon, until, strict=True)):
+            break
         based = list(inputs) if number == 0 else [each.with_base(generator) for each in inputs]
         base = first if number == 0 else _tried(function, [each.value for each in based], number)
         if base is None or any(b.shape != f.shape for b, f in zip(base, first, strict=True)):
@@ -76,7 +82,7 @@ def horizons(function: Function, inputs: Sequence[Input], *, seed: int = 0, base
             zeros &= _is_zero(value)
             lows &= _is_low(value)
         for label in labels:
-            if all(bool((h >= label).all()) for h in horizon):
+            if all(bool(((h >= label) | (h >= e)).all()) for h, e in zip(horizon, enough, strict=True)):
                 break  # lower labels move nothing more
             for changed in _changes(based, label, generator):
                 result = _tried(function, changed, number)

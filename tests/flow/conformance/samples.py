@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.flow.conformance.spec import (
-    Sample, Spec, cx, divisor, finite, flags, ints, permutation, positive, sample, unit, x,
+    Sample, Spec, cx, divisor, finite, flags, ints, negative, permutation, positive, sample, unit, x,
 )  # fmt: skip
 
 inf, lowest = math.inf, torch.finfo(torch.float64).min
@@ -29,6 +29,11 @@ def with_blocking(values: tuple[float, ...], *samples: Sample) -> list[Sample]:
 
 def random(*samples: Sample) -> list[Sample]:
     return [replace(each, random=True) for each in samples]
+
+
+def sound(one: Sample) -> Sample:
+    """Claims above the truth do not count: known zeros, or a fixed number of results, hide what brute force tries."""
+    return replace(one, exact=False)
 
 
 def by(reference: Callable[..., Any], *samples: Sample) -> list[Sample]:
@@ -90,7 +95,7 @@ POINTWISE = [
     sample("aten::div.Tensor", x(2, 3), divisor(2, 3)),
     sample("aten::div.Tensor", x(2, 3), divisor(1)),
     sample("aten::div.Tensor_mode", x(2, 3), divisor(2, 3), rounding_mode="floor"),
-    sample("aten::div.Tensor_mode", x(2, 3), divisor(3), rounding_mode="trunc"),
+    sample("aten::div.Tensor_mode", positive(2, 3), divisor(3), rounding_mode="trunc"),
     sample("aten::div.Tensor", x(2, 3), torch.tensor([8.0, -8.0, 0.5])),
     sample("aten::div.Scalar", x(2, 3), 8.0),
     sample("aten::div.Scalar", x(2, 3), -8.0),
@@ -140,7 +145,7 @@ POINTWISE = [
     sample("aten::clamp", x(2, 3), -0.5, 0.5),
     sample("aten::clamp", x(2, 3), lowest, 1.0),
     sample("aten::clamp", x(2, 3), 0.1),
-    sample("aten::clamp.Tensor", x(2, 3), x(3), x(2, 1)),
+    sample("aten::clamp.Tensor", x(2, 3), negative(3), positive(2, 1)),
     sample("aten::clamp.Tensor", x(2, 3), None, x(2, 1)),
     sample("aten::clamp_min", x(2, 3), -1.0),
     sample("aten::clamp_min.Tensor", x(2, 3), x(3)),
@@ -301,7 +306,8 @@ def _attention(q: int, k: int, mask: Any = None, *, is_causal: bool = False, gro
 
 def qkv(q: int, k: int, groups: int = 1) -> tuple[Spec, Spec, Spec]:
     """`[1, 2 heads, length, 2]`."""
-    return finite(1, 2 * groups, q, 2), finite(1, 2, k, 2), finite(1, 2, k, 2)
+    query, key = (replace(finite(1, heads, length, 2), zero=False) for heads, length in ((2 * groups, q), (2, k)))
+    return query, key, finite(1, 2, k, 2)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
@@ -379,15 +385,16 @@ INDEXING = [
     sample("aten::embedding", x(4, 2), ints(0, high=4)),
     sample("aten::index_select", x(3, 4), 1, ints(2, high=4)),
     sample("aten::index_select", x(3, 4), -2, ints(5, high=3)),
-    sample("aten::index_select", x(), 0, ints(1, high=1)),
+    sample("aten::index_select", x(), 0, ints(1, high=1).known),
     sample("aten::index.Tensor", x(3, 4), [ints(2, low=-3, high=3)]),
     sample("aten::index.Tensor", x(3, 4), [None, ints(2, 2, high=4)]),
     sample("aten::index.Tensor", x(3, 4), [ints(2, 1, high=3), ints(3, high=4)]),
     sample("aten::index.Tensor", x(2, 3, 2), [ints(3, high=2), None, ints(3, high=2)]),
     sample("aten::index.Tensor", x(2, 3, 2), [None, ints(2, high=3), ints(2, high=2)]),
     sample("aten::index.Tensor", x(2, 3, 2), [None, ints(2, low=-3, high=3)]),
-    sample("aten::index.Tensor", x(3, 4), [flags(3)]),
-    sample("aten::index.Tensor", x(3, 2), [flags(3, 2)]),
+    sound(sample("aten::index.Tensor", x(3, 4), [flags(3)])),
+    sound(sample("aten::index.Tensor", x(3, 2), [flags(3, 2)])),
+    sound(sample("aten::index.Tensor", x(2, 3, 2), [None, flags(3), ints(1, high=2)])),
     sample("aten::index.Tensor", x(3, 4), [torch.tensor([True, False, True])]),
     sample("aten::index.Tensor", x(3, 4), [ints(2, high=3), torch.tensor([True, False, True, False])]),
     sample("aten::_unsafe_index.Tensor", x(3, 4), [None, ints(3, high=4)]),
@@ -395,40 +402,42 @@ INDEXING = [
     sample("aten::gather", x(3, 4), -2, ints(2, 3, high=3)),
     sample("aten::gather", x(4), 0, ints(6, high=4)),
     sample("aten::gather", x(3, 4), 1, ints(3, 0, high=4)),
-    sample("aten::gather", x(), 0, ints(2, high=1)),
+    sample("aten::gather", x(), 0, ints(2, high=1).known),
     sample("aten::take", x(2, 3), ints(4, low=-6, high=6)),
-    sample("aten::masked_select", x(3, 4), flags(3, 4)),
-    sample("aten::masked_select", x(3, 4), flags(4)),
+    sound(sample("aten::masked_select", x(3, 4), flags(3, 4))),
+    sound(sample("aten::masked_select", x(3, 4), flags(4))),
     sample("aten::masked_select", x(4), below(3, 4)),
     sample("aten::masked_select", x(3, 4), below(3, 4)),
     sample("aten::slice_scatter", x(3, 4), x(3, 2), 1, 0, 4, 2),
     sample("aten::slice_scatter", x(3, 4), x(1, 4), 0, -1),
     sample("aten::select_scatter", x(3, 4), x(3), 1, -1),
     sample("aten::diagonal_scatter", x(3, 4), x(3), 1),
-    sample("aten::as_strided_scatter", x(3, 4), x(2, 2), [2, 2], [4, 1], 1),
     sample("aten::scatter.src", x(3, 4), 1, ints(3, 1, high=4), x(3, 2)),
     sample("aten::scatter.src", x(3, 4), 0, ints(1, 3, high=3), x(2, 4)),
     sample("aten::scatter.value", x(3, 4), 1, ints(2, 2, high=4), 0.0),
     sample("aten::scatter.value", x(3, 4), 0, ints(2, 2, high=3), 1.5),
     sample("aten::scatter.reduce", x(3, 4), 1, ints(2, 2, high=4), x(2, 3), reduce="add"),
-    sample("aten::scatter.reduce", x(3, 4), 0, ints(2, 2, high=3), x(2, 2), reduce="multiply"),
+    sample("aten::scatter.reduce", divisor(3, 4), 0, ints(2, 2, high=3), divisor(2, 2), reduce="multiply"),
+    sound(sample("aten::scatter.reduce", x(3, 4), 0, ints(2, 2, high=3), x(2, 2), reduce="multiply")),
     sample("aten::scatter.value_reduce", x(3, 4), 0, ints(2, 2, high=3), 2.0, reduce="multiply"),
-    sample("aten::scatter.value_reduce", x(3, 4), 0, ints(2, 2, high=3), 0.0, reduce="multiply"),
-    sample("aten::scatter.value_reduce", x(3, 4), 0, ints(2, 2, high=3), 0.0, reduce="add"),
+    sound(sample("aten::scatter.value_reduce", x(3, 4), 0, ints(2, 2, high=3), 0.0, reduce="multiply")),
+    sound(sample("aten::scatter.value_reduce", x(3, 4), 0, ints(2, 2, high=3), 0.0, reduce="add")),
     sample("aten::scatter_add", x(3, 4), 1, ints(3, 3, high=4), x(3, 4)),
     sample("aten::scatter_add", x(4), 0, ints(6, high=4), x(6)),
     sample("aten::scatter_add", torch.zeros(4, dtype=torch.float64), 0, ints(3, high=4), x(3)),
-    *(sample("aten::scatter_reduce.two", x(3, 4), 1, ints(3, 3, high=4), x(3, 4), mode)
+    *(sample("aten::scatter_reduce.two", divisor(3, 4), 1, ints(3, 3, high=4), divisor(3, 4), mode)
       for mode in ("sum", "prod", "mean", "amax", "amin")),
     sample("aten::scatter_reduce.two", x(3, 4), 0, ints(2, 4, high=3), x(2, 4), "sum", include_self=False),
     sample("aten::scatter_reduce.two", x(3, 4), 0, ints(2, 4, high=3), x(2, 4), "amax", include_self=False),
-    sample("aten::scatter_reduce.two", x(3, 4), 0, ints(2, 4, high=3), x(2, 4), "prod", include_self=False),
+    sound(sample("aten::scatter_reduce.two", x(3, 4), 0, ints(2, 4, high=3), x(2, 4), "prod", include_self=False)),
+    sound(sample("aten::scatter_reduce.two", x(3, 4), 1, ints(3, 2, high=4), x(3, 4), "prod")),
     sample("aten::index_add", x(3, 4), 1, ints(2, high=4), x(3, 2)),
     sample("aten::index_add", x(3, 4), 0, ints(5, high=3), x(5, 4), alpha=0.5),
     sample("aten::index_add", torch.zeros(3, 2, dtype=torch.float64), 0, ints(2, high=3), x(2, 2)),
     sample("aten::index_copy", x(3, 4), 1, permutation(2), x(3, 2)),
     sample("aten::index_copy", x(3, 4), -2, ints(1, high=3), x(1, 4)),
-    sample("aten::index_reduce", x(3, 4), 0, ints(4, high=3), x(4, 4), "prod"),
+    sample("aten::index_reduce", divisor(3, 4), 0, ints(4, high=3), divisor(4, 4), "prod"),
+    sound(sample("aten::index_reduce", x(3, 4), 0, ints(4, high=3), x(4, 4), "prod")),
     sample("aten::index_reduce", x(3, 4), 0, ints(2, high=3), x(2, 4), "amax", include_self=False),
     sample("aten::index_reduce", x(3, 4), 1, ints(2, high=4), x(3, 2), "mean"),
     sample("aten::index_fill.int_Scalar", x(3, 4), 1, ints(2, high=4), 0.0),
@@ -460,13 +469,13 @@ SORTING = [
     sample("aten::nonzero", ints(2, 3, high=2)),
     sample("aten::histc", x(5), 3, -1.0, 1.0),
     sample("aten::bincount", ints(5, high=4)),
-    sample("aten::bincount", ints(5, high=4), x(5), 6),
+    sample("aten::bincount", ints(5, high=4), x(5), 4),
     sample("aten::cumsum", x(3, 4), 1),
     sample("aten::cumsum", x(3, 4), -2),
     sample("aten::cumsum", x(), 0),
     sample("aten::cumsum", flags(3, 4), 1),
     sample("aten::cumprod", divisor(3, 4), 1),
-    sample("aten::cumprod", x(3, 4), 1),
+    sound(sample("aten::cumprod", x(3, 4), 1)),
     sample("aten::cummax", x(3, 4), 1),
     sample("aten::cummin", x(3, 4), 0),
     sample("aten::unique_consecutive", ints(5, high=3)),
@@ -520,18 +529,13 @@ STORING = [
     sample("aten::diag_embed", x(2, 3)),
     sample("aten::diag_embed", x(2, 3), 1, 0, 2),
     sample("aten::diag_embed", x(3), -1),
-    *(
-        replace(each, exact=False)
-        for each in [
-            sample("aten::empty_like", x(3)),
-            sample("aten::empty_permuted", [2, 3], [1, 0]),
-            sample("aten::new_empty", x(3), [2, 2]),
-            sample("aten::new_empty_strided", x(3), [2, 2], [1, 2]),
-            sample("aten::empty.memory_format", [2, 3]),
-        sample("aten::resize", x(3), [2, 3]),
-            sample("aten::empty_strided", [2, 3], [1, 2]),
-        ]
-    ),
+    sound(sample("aten::empty_like", x(3))),
+    sound(sample("aten::empty_permuted", [2, 3], [1, 0])),
+    sound(sample("aten::new_empty", x(3), [2, 2])),
+    sound(sample("aten::new_empty_strided", x(3), [2, 2], [1, 2])),
+    sound(sample("aten::empty.memory_format", [2, 3])),
+    sound(sample("aten::empty_strided", [2, 3], [1, 2])),
+    sound(sample("aten::resize", x(3), [2, 3])),
     *random(
         sample("aten::native_dropout", x(3, 4), 0.5, True),
         sample("aten::rand_like", x(3)),

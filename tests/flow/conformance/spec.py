@@ -144,6 +144,10 @@ def positive(*shape: int) -> Spec:
     return Spec(shape, _between(0.5, 2), zero=False)
 
 
+def negative(*shape: int) -> Spec:
+    return Spec(shape, _between(-2, -0.5), zero=False)
+
+
 def divisor(*shape: int) -> Spec:
     return Spec(shape, _away_from_zero, zero=False)
 

@@ -62,9 +62,10 @@ def test_masked_scatter_by_tokens():
         return torch.rand(size) < 0.5
 
     check(torch.masked_scatter, tokens(2, 3), tokens(2, 3, draw=flags, start=10), tokens(7, start=20), draws=60)
-    ordered = labelled(torch.rand(1, 6) < 0.5, torch.arange(6), lambda: torch.rand(1, 6) < 0.5)
-    seen = check(lambda m, s: torch.zeros(1, 6).double().masked_scatter(m, s), ordered, weight(6), draws=60)
-    assert seen.labels[0][0].tolist() == list(range(6))
+    for order in (torch.arange(6), torch.arange(6).flip(0)):
+        mask = labelled(torch.rand(1, 6) < 0.5, order, lambda: torch.rand(1, 6) < 0.5)
+        seen = check(lambda m, s: torch.zeros(1, 6).double().masked_scatter(m, s), mask, weight(6), draws=60)
+        assert torch.equal(seen.labels[0][0], order.cummax(0).values)
 
 
 def test_put():
