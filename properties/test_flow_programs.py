@@ -4,6 +4,7 @@ A program is Python source, a line an op, over `x` `[2, 4, 3]` whose positions a
 failure prints the program that is left after shrinking.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -354,12 +355,17 @@ MOVES: list[Move] = [
 # --- programs ---------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def compiled(line: str) -> Any:
+    return compile(line, "<program>", "exec")
+
+
 def execute(lines: list[str], x: Tensor, weights: dict[str, Tensor]) -> dict[str, Any]:
     """The values that the program leaves. `x` and `weights` are not changed."""
     scope = {"torch": torch, "mask": mask, "known": known, "places": places, "x": x.clone(), **weights}
     torch.manual_seed(0)
     for line in lines:
-        exec(compile(line, "<program>", "exec"), scope)
+        exec(compiled(line), scope)
     return {name: value for name, value in scope.items() if isinstance(value, Tensor)}
 
 

@@ -2,7 +2,7 @@
 
 The way is followed from the input on. Its element is at home as long as it sits where it sat before, along an axis of
 the same size. Ops that only move elements may carry it elsewhere (padding, a flip) and are not to blame for that,
-unless they put it at an earlier position for good. To blame is the op that makes something of an earlier position of it.
+unless they put it at an earlier position for good. To blame is the op that makes an earlier position of it.
 """
 
 from collections.abc import Sequence

@@ -252,10 +252,11 @@ def _plan(func: Any) -> _Plan:
     pointwise = torch.Tag.pointwise in tags or _functional_is_pointwise(schema)
     random = torch.Tag.nondeterministic_seeded in tags
     rule = rule_for(schema.name, schema.overload_name)
+    composite = _is_composite(func)  # `reshape` says that it is a view, and copies where it must
     return _Plan(
         name=schema.name,
         rule=rule,
-        view=(view and rule is None) or schema.name in _VIEWS,
+        view=(view and rule is None and not composite) or schema.name in _VIEWS,
         random=random,
         pointwise=pointwise,
         elementwise=(pointwise or schema.name in choices.COPIES) and not written and not random,
@@ -266,7 +267,7 @@ def _plan(func: Any) -> _Plan:
         decomposition=_decomposition(func, schema),
         leaves=bool(schema.returns) and all(str(r.type) in _NUMBERS for r in schema.returns),
         sizing=torch.Tag.dynamic_output_shape in tags,
-        parts=None if rule is not None or view or not _is_composite(func) else func.decompose,
+        parts=func.decompose if composite and rule is None else None,
     )
 
 

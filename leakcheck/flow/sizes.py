@@ -53,14 +53,14 @@ class Sizes:
 
     def join(self, labels: Any) -> Any:
         """The labels of the outputs, with that of the size where an element is not one row's own."""
-        if self.joined < 0:
+        if self.joined <= KNOWN:
             return labels
         several = labels if isinstance(labels, (list, tuple)) else [labels] * len(self._outputs)
         return [_joined(each, self.joined) for each in several]
 
     def store(self, *, in_place: bool) -> None:
         """Remember the size of the outputs; what is written in place keeps its own."""
-        if self.label < 0 or in_place:
+        if self.label <= KNOWN or in_place:
             return
         if any(not output.numel() for output in self._outputs):
             self.label = max(self.label, *(x.labels.settled().highest for x in self._operands))

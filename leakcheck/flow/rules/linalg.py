@@ -15,6 +15,7 @@ from leakcheck.flow.context import tensors_of
 from leakcheck.flow.labels import KNOWN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import Tier, rule
+from leakcheck.flow.rules.matmul import _without_repeats as without_repeats
 
 
 @rule("aten::linalg_solve_triangular")
@@ -150,6 +151,10 @@ def substituted(a: Tensor, b: Tensor, *, upper: bool, unit: bool = False) -> Ten
     """
     if upper:
         return substituted(a.flip(-1, -2), b.flip(-2), upper=False, unit=unit).flip(-2)
+    shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:])
+    a, b = without_repeats(a), without_repeats(b)
+    if b.shape[-1] > 1 and bool((b == b[..., :1]).all()):
+        b = b[..., :1]
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = a.expand(*batch, *a.shape[-2:]), b.expand(*batch, *b.shape[-2:])
     solution = b.clone(memory_format=torch.contiguous_format)
@@ -163,7 +168,7 @@ def substituted(a: Tensor, b: Tensor, *, upper: bool, unit: bool = False) -> Ten
         if not unit:
             row = torch.where(row == ZERO, ZERO, torch.maximum(row, a[..., i, i, None]))
         solution[..., i, :] = torch.where(row == ZERO, ZERO, row.clamp(min=KNOWN))
-    return solution
+    return solution.expand(shape)
 
 
 def _solved(a: Tensor, b: Tensor) -> Tensor:

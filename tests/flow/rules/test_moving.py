@@ -149,3 +149,9 @@ def test_size_zero_and_one(size):
     check(lambda x: torch.searchsorted(torch.zeros(size).double(), x), tokens(2, 3), exact=False)
     check(lambda x: x.transpose_(0, 1) * 1, tokens(size, 2))
     check(lambda x: torch.segment_reduce(x, "sum", lengths=torch.tensor([size])), tokens(size, 2))
+
+
+def test_reshape_that_copies_inside_an_op_of_parts():
+    """Below autograd `reshape` comes to the mode whole, says that it is a view, and copies all the same."""
+    shuffled = traced(lambda x: torch.nn.functional.pixel_shuffle(x, 2), tokens(1, 4, 2, 3))
+    assert sorted(shuffled.labels[0].flatten().tolist()) == list(range(1, 25))
