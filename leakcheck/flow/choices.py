@@ -43,7 +43,7 @@ def begin(index: Tensor, n: int) -> None:
 def of(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
     """The names of the choices, of the tensor's shape, and the tables `[*shape, n]`."""
     found = getattr(tensor.untyped_storage(), _ATTRIBUTE, None)
-    if found is None or found.version != tensor._version or found.flat.dtype != tensor.dtype:
+    if found is None or tensor.is_inference() or found.version != tensor._version or found.flat.dtype != tensor.dtype:
         return None
     n = found.flat.shape[1]
     chosen = found.chosen.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
@@ -93,6 +93,8 @@ def places(x: Tensor, dim: int, index: Tensor) -> Tensor | None:
 def _state(tensor: Tensor, chosen: Tensor, table: Tensor) -> None:
     """Only of a tensor that fills its storage: a part would not tell what the rest holds."""
     count, n = tensor.numel(), table.shape[-1]
+    if tensor.is_inference():
+        return  # no version would tell that it was written
     if count * tensor.element_size() != tensor.untyped_storage().nbytes() or table.numel() > _LARGEST:
         return
     made = Choices(tensor._version, torch.zeros(count, dtype=torch.int64), torch.zeros(count, n, dtype=tensor.dtype))

@@ -172,7 +172,7 @@ class Mirror:
         record = self.record(tensor)
         if record.uniform != KNOWN:
             return self.labels(record, tensor)
-        key = (tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor._version)
+        key = (tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype)
         if key not in record.structure:
             record.structure[key] = by_value(tensor)
         return record.structure[key]

@@ -23,7 +23,7 @@ from leakcheck.flow.rules.softmax import report_margin
 from leakcheck.flow.storage import blocking
 
 
-@rule("aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention")
+@rule("aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention", soft=True)
 def flash(
     query: Operand, key: Operand, value: Operand, dropout: float = 0.0, is_causal: bool = False, *_: Any,
     attn_mask: Operand | None = None, scale: float | None = None, context: Context,
@@ -32,7 +32,7 @@ def flash(
     return attend(query, key, value, attn_mask, is_causal, scale, context)
 
 
-@rule("aten::_scaled_dot_product_fused_attention_overrideable")
+@rule("aten::_scaled_dot_product_fused_attention_overrideable", soft=True)
 def overrideable(
     query: Operand, key: Operand, value: Operand, bias: Operand | None = None, dropout: float = 0.0,
     is_causal: bool = False, *_: Any, scale: float | None = None, context: Context,
@@ -41,7 +41,7 @@ def overrideable(
     return attend(query, key, value, bias, is_causal, scale, context)
 
 
-@rule("aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention")
+@rule("aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention", soft=True)
 def efficient(
     query: Operand, key: Operand, value: Operand, bias: Operand | None, lse: bool, dropout: float = 0.0,
     is_causal: bool = False, *_: Any, scale: float | None = None, context: Context,
@@ -86,7 +86,7 @@ def attend(
     k = L.unexpanded(k.plane, keep=-2)
     same = kv.shape[-1] == 1 and bool((kv == k).all())
     lse = (out if same else over(k)).squeeze(-1)
-    if queries and keys and (keys == 1 or causal or seen is not None):
+    if queries and keys and extra is None and (keys == 1 or causal or seen is not None):
         out = _alone(out, by_head(L.unexpanded(L.floor(value.labels).plane, keep=-2)), seen, keys)
     shape = (*query.shape[:-1], value.shape[-1])
     results = list(context.result) if isinstance(context.result, (list, tuple)) else [context.result]
@@ -121,15 +121,18 @@ def _with_first(out: Tensor, first: Tensor) -> Tensor:
 def _visible(
     mask: Operand, query: Operand, key: Operand, scale: float | None, context: Context
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Which keys a query sees by the mask; and the labels of the mask itself, joined along keys, where it has any."""
-    plane = mask.labels.plane
-    extra = plane.amax(-1, keepdim=True) if plane.numel() and bool((plane >= GENERIC).any()) else None
-    known = plane <= KNOWN
-    if not bool(known.any()):
+    """Which keys a query sees by the mask; and the labels of the mask itself, joined along those, where it has any."""
+    plane = mask.labels.hardened().plane
+    low = (plane <= KNOWN) & (~mask.value if mask.value.dtype == torch.bool else mask.value <= L.SOFT_MASK)
+    if mask.labels.soft:
+        low = low | mask.labels.is_soft()
+    extra = None
+    if plane.numel() and bool((plane >= GENERIC).any()):
+        extra = torch.where(low & ~low.all(-1, keepdim=True), KNOWN, plane).amax(-1, keepdim=True)
+    if not bool(low.any()):
         return None, extra
     if mask.value.dtype == torch.bool:
-        return ~known | mask.value, extra
-    low = known & (mask.value <= L.SOFT_MASK)
+        return ~low, extra
     soft = low & (mask.value > blocking(mask.value.dtype))
     if bool(soft.any()):
         groups = query.shape[-3] // key.shape[-3]

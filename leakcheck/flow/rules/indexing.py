@@ -4,6 +4,7 @@ Owners (see `selection.py`) come in with an index that a sort or a `nonzero` mad
 back by the same one.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def index(x: Operand, indices: Sequence[Operand | None]) -> Labels:
 
 
 def advanced(x: Operand, indices: list[Operand | None]) -> Labels:
-    """By known indices: the element's own label. By labelled ones: theirs, joined with all that they could reach."""
+    """By known indices: the element's own label. By labelled ones: theirs, joined with all along their dims."""
     given = [i for i in indices if i is not None]
     if all(i.labels.uniform == KNOWN for i in given):
         at = _at(indices)
@@ -55,8 +56,8 @@ def advanced(x: Operand, indices: list[Operand | None]) -> Labels:
     if owned is not None:
         return owned
     reach = x.labels.settled().over(_indexed(indices), keepdim=True).plane.expand(x.shape)
-    plane = reach[_at(indices)].clamp(min=KNOWN)  # reach is equal along the indexed dims: only the shape matters here
-    if any(i.value.dtype == torch.bool for i in given):  # which elements, and how many, depends on all of the mask
+    plane = reach[_at(indices)].clamp(min=KNOWN)  # labelled indices may be looked at: reach is equal along their dims
+    if any(_is_choice(i) for i in given):  # which elements, and how many, depends on all of the mask
         return Labels(plane.clamp(min=max(i.labels.settled().highest for i in given)))
     by_index = _index_labels(given)  # the broadcast shape of the indices
     return Labels(torch.maximum(plane, _placed(by_index, plane, indices)))
@@ -67,17 +68,27 @@ def _at(indices: Sequence[Operand | None]) -> tuple[Any, ...]:
 
 
 def _indexed(indices: Sequence[Operand | None]) -> list[int]:
-    """The dims that the indices run over: one each, and as many as it has for a boolean mask."""
-    dims, d = [], 0
+    """The dims that labelled indices run over: one each, and as many as it has for a boolean mask."""
+    dims: list[int] = []
+    d = 0
     for i in indices:
         width = i.value.dim() if i is not None and i.value.dtype == torch.bool else 1
-        dims += range(d, d + width) if i is not None else []
+        dims += range(d, d + width) if i is not None and i.labels.uniform != KNOWN else []
         d += width
     return dims
 
 
+def _is_choice(index: Operand) -> bool:
+    """Whether it is a labelled boolean mask."""
+    return index.value.dtype == torch.bool and index.labels.uniform != KNOWN
+
+
 def _index_labels(given: Sequence[Operand]) -> Tensor:
-    planes = [i.labels.settled().plane for i in given]
+    """Of the shape that the indices broadcast to; a known boolean mask counts as the coordinates it stands for."""
+    one = torch.full((), KNOWN, dtype=L.DTYPE)
+    planes = [
+        one.expand(int(i.value.sum())) if i.value.dtype == torch.bool else i.labels.settled().plane for i in given
+    ]
     shape = torch.broadcast_shapes(*(p.shape for p in planes))
     result = planes[0].expand(shape)
     for plane in planes[1:]:
@@ -150,10 +161,11 @@ def scatter(x: Operand, dim: int, index: Operand, source: Any, *_: Any, context:
         if brought.owners is not None or base.owners is not None:
             brought, base = brought.settled(), base.settled()
         plane = base.plane.clone() if not base.plane.is_contiguous() else base.plane.contiguous().clone()
-        mode = plane.scatter if replaces else plane.scatter_reduce
+        source = brought.plane.contiguous()
         if replaces:
-            return Labels(mode(dim, index.value, brought.plane.contiguous()))
-        return Labels(mode(dim, index.value, brought.plane.contiguous(), "amax"))
+            return Labels(plane.scatter(dim, index.value, source))
+        kept = kwargs.get("include_self", True)
+        return Labels(plane.scatter_reduce(dim, index.value, source, "amax", include_self=kept))
     owned = routing.scatter_rows(x, dim, index, brought, replaces)
     if owned is not None:
         return owned
@@ -170,10 +182,13 @@ def _reduces(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
 
 
 @rule("aten::index_add", "aten::index_copy", "aten::index_reduce", rowwise=True)
-def index_rows(x: Operand, dim: int, index: Operand, source: Operand, *_: Any, context: Any = None, **__: Any) -> Labels:
+def index_rows(
+    x: Operand, dim: int, index: Operand, source: Operand, *_: Any, include_self: bool = True, context: Any = None,
+    **__: Any,
+) -> Labels:  # fmt: skip
     """`out[index[i]] (+)= source[i]` along `dim`."""
     keeps = "index_copy" not in context.name
-    return put(x, [None] * (dim % max(1, x.dim())) + [index], source, keeps=keeps)
+    return put(x, [None] * (dim % max(1, x.dim())) + [index], source, keeps=keeps, include_self=include_self)
 
 
 @rule("aten::index_fill", rowwise=True)
@@ -192,8 +207,9 @@ def index_put(
 
 
 def put(
-    x: Operand, indices: list[Operand | None], values: Operand | None, *, keeps: bool, otherwise: int = KNOWN
-) -> Labels:
+    x: Operand, indices: list[Operand | None], values: Operand | None, *, keeps: bool, otherwise: int = KNOWN,
+    include_self: bool = True,
+) -> Labels:  # fmt: skip
     """By known indices: there and nowhere else. By labelled ones: anywhere along the indexed dims."""
     given = [i for i in indices if i is not None]
     brought = Labels.full((), otherwise) if values is None else values.structure
@@ -205,20 +221,26 @@ def put(
         if not keeps:
             plane[at] = brought.plane
             return Labels(plane)
+        if not include_self:
+            plane[at] = ZERO
         flat = torch.arange(plane.numel()).reshape(plane.shape)[at]  # where each element goes
         values = brought.plane.expand(flat.shape).clamp(min=KNOWN).reshape(-1)
         return Labels(plane.view(-1).scatter_reduce(0, flat.reshape(-1), values, "amax").view(plane.shape))
     owned = routing.put(x, indices, values, brought, keeps)
     if owned is not None:
         return owned
-    dims = [d for d, i in enumerate(indices) if i is not None and i.value.dtype != torch.bool]
-    highest = L.join(*(i.labels.settled().over() for i in given))
-    if len(dims) != len(given):
-        everything = max(highest.highest, brought.settled().highest)
-        return L.join(base.settled(), Labels.full(x.shape, everything))
-    spread = brought.settled().expand(x.value[at].shape)
-    first = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
-    index_dims = torch.broadcast_shapes(*(i.shape for i in given))
-    over = spread.over(tuple(range(first, first + len(index_dims)))) if index_dims else spread  # [unindexed dims]
-    wide = over.view(lambda t: t.reshape([1 if d in dims else n for d, n in enumerate(x.shape)]))
-    return L.join(base.settled(), wide, highest.expand(x.shape))
+    base = base.settled()
+    if any(_is_choice(i) for i in given):
+        highest = max(brought.settled().highest, *(i.labels.settled().highest for i in given))
+        return L.join(base, Labels.full(x.shape, highest))
+    dims = _indexed(indices)
+    narrow = [1 if d in dims else n for d, n in enumerate(x.shape)]  # x with one element along the labelled dims
+    at = tuple(
+        slice(None) if i is None else i.value if i.labels.uniform == KNOWN else torch.zeros_like(i.value)
+        for i in indices
+    )
+    flat = torch.arange(math.prod(narrow)).reshape(narrow)[at]
+    put = brought.settled().plane.expand(flat.shape).clamp(min=KNOWN)
+    put = torch.maximum(put, _placed(_index_labels(given), put, indices))
+    touched = put.new_full((math.prod(narrow),), ZERO).scatter_reduce(0, flat.reshape(-1), put.reshape(-1), "amax")
+    return L.highest(base, Labels(touched.view(narrow).expand(x.shape)))

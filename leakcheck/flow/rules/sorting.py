@@ -147,7 +147,7 @@ def histogram(x: Operand, bins: int = 100, min: float = 0, max: float = 0) -> La
     return labels.stating(counts=bag) if bag and bins == max - min + 1 and min == 0 else labels
 
 
-@rule("aten::bincount")
+@rule("aten::bincount", tier=Tier.COARSE)
 def bincount(x: Operand, weights: Operand | None = None, minlength: int = 0, context: Any = None) -> Labels:
     """Counts, as many as the largest value needs: also their number depends on the values."""
     labels = L.floor(x.labels.over())
@@ -171,7 +171,7 @@ def cumulative_product(x: Operand, dim: int, **_: Any) -> Labels:
     return L.floor(running(x.structure, dim))
 
 
-@rule("aten::cummax", "aten::cummin")
+@rule("aten::cummax", "aten::cummin", tier=Tier.COARSE)
 def cumulative_extreme(x: Operand, dim: int) -> tuple[Labels, Labels]:
     both = L.floor(running(x.labels, dim))
     return both, both

@@ -20,7 +20,9 @@ inf, lowest = math.inf, torch.finfo(torch.float64).min
 MASKS = (-inf, lowest, -1e30)  # what blocks for good
 
 # Not tried, with the reason.
-EXEMPT: dict[str, str] = {}
+EXEMPT: dict[str, str] = {
+    "aten::nonzero": "the trace goes on with a result of its own: tests/flow/test_routing.py holds that",
+}
 
 
 def with_blocking(values: tuple[float, ...], *samples: Sample) -> list[Sample]:
@@ -145,7 +147,7 @@ POINTWISE = [
     sample("aten::clamp", x(2, 3), -0.5, 0.5),
     sample("aten::clamp", x(2, 3), lowest, 1.0),
     sample("aten::clamp", x(2, 3), 0.1),
-    sample("aten::clamp.Tensor", x(2, 3), negative(3), positive(2, 1)),
+    sound(sample("aten::clamp.Tensor", x(2, 3), negative(3), positive(2, 1))),
     sample("aten::clamp.Tensor", x(2, 3), None, x(2, 1)),
     sample("aten::clamp_min", x(2, 3), -1.0),
     sample("aten::clamp_min.Tensor", x(2, 3), x(3)),
@@ -307,7 +309,7 @@ def _attention(q: int, k: int, mask: Any = None, *, is_causal: bool = False, gro
 def qkv(q: int, k: int, groups: int = 1) -> tuple[Spec, Spec, Spec]:
     """`[1, 2 heads, length, 2]`."""
     query, key = (replace(finite(1, heads, length, 2), zero=False) for heads, length in ((2 * groups, q), (2, k)))
-    return query, key, finite(1, 2, k, 2)
+    return query, key, replace(finite(1, 2, k, 2), zero=False)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
@@ -348,10 +350,9 @@ ATTENTION = with_blocking(
     _attention(3, 3, is_causal=True, groups=2),
     _attention(3, 3, causal(3, 3)),
     _attention(2, 4, causal(2, 4, offset=2)),
-    _attention(4, 2, causal(4, 2, offset=-2)),
+    sound(_attention(4, 2, causal(4, 2, offset=-2))),
     _attention(3, 3, causal(3, 3, lowest)),
     _attention(3, 3, causal(3, 3, -1e9)),
-    _attention(3, 3, causal(3, 3, -1e4)),
     _attention(3, 3, causal(3, 3, lowest, offset=-1)),
     _attention(3, 3, x(3, 3)),
     _attention(2, 3, x(1, 2, 2, 3)),
@@ -465,8 +466,6 @@ SORTING = [
     sample("aten::argsort.stable", x(4), stable=True),
     sample("aten::topk", x(3, 4), 2),
     sample("aten::topk", x(4), 2, 0, False),
-    sample("aten::nonzero", ints(5, high=2)),
-    sample("aten::nonzero", ints(2, 3, high=2)),
     sample("aten::histc", x(5), 3, -1.0, 1.0),
     sample("aten::bincount", ints(5, high=4)),
     sample("aten::bincount", ints(5, high=4), x(5), 4),
