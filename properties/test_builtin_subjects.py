@@ -84,13 +84,15 @@ no_padding = st.sampled_from(("none", "ones"))
 
 @given(cases(), configurations(any_backend, any_mask))
 @pytest.mark.parametrize("build", [lambda c: c.method1(materialize=True), Case.llama], ids=["method1_v3", "llama"])
-def test_a_causal_subject_never_shows_a_delta(build, case: Case, configuration: Configuration) -> None:
+def test_a_causal_subject_is_proven_and_never_shows_a_delta(build, case: Case, configuration: Configuration) -> None:
     examined = case.examine(build(case), configuration)
-    assert examined.result.verdict is Verdict.OPEN
+    assert examined.result.verdict is Verdict.PROVEN
+    assert set(examined.result.paths.values()) == {Verdict.PROVEN}
+    assert {c.horizon for c in examined.checkpoints} <= {0, None}
     assert examined.result.output_delta == examined.result.gradient_delta == 0
     moved = [c for c in examined.checkpoints if c.output_delta or c.gradient_delta or c.local_delta]
     assert not moved
-    assert all(control.caught for control in examined.probed.controls)
+    assert all(control.caught for control in (*examined.probed.controls, *examined.proof.controls))
     assert not examined.probed.vacuous
 
 
@@ -98,6 +100,7 @@ def test_a_causal_subject_never_shows_a_delta(build, case: Case, configuration: 
 def test_the_published_subject_always_leaks_without_padding(case: Case, configuration: Configuration) -> None:
     examined = case.examine(case.method1(materialize=False), configuration)
     assert examined.result.verdict is Verdict.LEAK
+    assert examined.result.horizon == case.seq - 1
     assert examined.result.paths["standard"] is Verdict.LEAK
     if case.layers > 1:  # a single layer has nothing to replay
         assert examined.result.paths["recompute"] is Verdict.LEAK
@@ -106,9 +109,9 @@ def test_the_published_subject_always_leaks_without_padding(case: Case, configur
 
 
 @given(cases(), configurations(st.just("eager"), any_mask) | configurations(st.just("sdpa"), st.just("left-padded")))
-def test_the_published_subject_is_causal_where_a_mask_exists(case: Case, configuration: Configuration) -> None:
+def test_the_published_subject_is_proven_where_a_mask_exists(case: Case, configuration: Configuration) -> None:
     examined = case.examine(case.method1(materialize=False), configuration)
-    assert examined.result.verdict is Verdict.OPEN
+    assert examined.result.verdict is Verdict.PROVEN
     assert examined.result.output_delta == 0
 
 
@@ -120,4 +123,4 @@ def test_a_report_survives_json(case: Case, materialize: bool) -> None:
     result = audit(subject, Settings(attention=("sdpa",)))
     text = json.render(result)
     assert json.render(json.read(text)) == text
-    assert json.read(text).verdict is (Verdict.OPEN if materialize else Verdict.LEAK)
+    assert json.read(text).verdict is (Verdict.PROVEN if materialize else Verdict.LEAK)

@@ -58,13 +58,13 @@ class Pick:
     """Choices from the values that a program has so far."""
 
     draw: st.DrawFn
-    values: dict[str, Any]
+    values: dict[str, Tensor]
 
     def of(self, *options: Any) -> Any:
         return self.draw(st.sampled_from(options))
 
     def tensor(self, fits: Callable[[Tensor], bool]) -> str | None:
-        names = [name for name, value in self.values.items() if isinstance(value, Tensor) and fits(value)]
+        names = [name for name, value in self.values.items() if fits(value) and name not in PARAMETERS]
         return self.draw(st.sampled_from(names[::-1])) if names else None
 
     def numbers(self, dims: int = 1) -> str | None:
@@ -223,7 +223,7 @@ def viewing(p: Pick) -> str | None:
 def writing(p: Pick) -> str | None:
     """In place, into a value or a view of one: all other views show it."""
     a = p.numbers()
-    if not a or a in PARAMETERS:
+    if not a:
         return None
     d = p.dim(a)
     n = p.size(a, d)

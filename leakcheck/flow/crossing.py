@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leakcheck.flow.provenance import At, Move, Recording
-from leakcheck.flow.rows import Axis, Layout, Shape, groups, index
-
-Extent = tuple[int, int]  # the size of an axis, or of several taken as one; the index along it
+from leakcheck.flow.rows import Axis, Group, Layout, Shape, groups, index, product
 
 # Their outputs may be longer or shorter than their inputs and still be aligned with them.
 _WINDOWED = ("conv", "pool", "upsample", "im2col")
@@ -34,7 +32,9 @@ def crossing(way: Sequence[Move], recording: Recording, axis: Axis, source: int)
     walk = _Walk(recording, axis, source)
     for number, move in enumerate(way):
         if number:
-            walk.look(way[number - 1], move)
+            walk.look(way[number - 1].made, way[number - 1].target, move)
+        else:
+            walk.begin(move)
         if walk.crossed is None:
             walk.follow(number, move)
         if walk.crossed is not None:
@@ -48,7 +48,7 @@ class _Walk:
 
     def __init__(self, recording: Recording, axis: Axis, source: int):
         self.recording, self.axis, self.source = recording, axis, source
-        self.home: set[Extent] | None = None  # extents at which the element is at home; `None`: at no axis
+        self.home: set[Group] | None = None  # axes along which the element is at home; `None`: at none
         self.turned_by: Move | None = None
         self.mirror = 0  # index + mirrored index, while the sequence is reversed
         self.number = 0
@@ -59,24 +59,28 @@ class _Walk:
     def real(self, row: int) -> int:
         return row if self.turned_by is None else self.mirror - row
 
-    def look(self, before: Move, move: Move) -> None:
+    def begin(self, move: Move) -> None:
+        """At the input, whose axes are known: `[batch, seq, ...]`."""
+        source = self.recording.source
+        if move.taken.storage == source.storage:
+            self.home = _seen(source, move.taken, {(1,) if self.axis.name == "sequence" else (0,)})
+        else:
+            self.home = self._along(move.taken.shape)
+
+    def look(self, layout: Layout, at: At, move: Move) -> None:
         """From the output of the last move to the operand of this one, which may be another view of the storage."""
-        told = self.axis.rows(move.taken.shape, move.source)
-        if before.made.shape == move.taken.shape and before.made.stride == move.taken.stride:
+        if layout.shape == move.taken.shape and layout.stride == move.taken.stride:
             return
-        aligned = bool(self.axis.rows(before.made.shape, before.target))
         if self.home is not None:
-            self.home = _seen(before.made, before.target, move.taken, move.source, self.home)
-        if len(told) == 1 and not aligned:
+            self.home = _seen(layout, move.taken, self.home)
+        told = self.axis.rows(move.taken.shape, move.source)
+        if len(told) == 1 and not self.axis.rows(layout.shape, at):
             self._put(told[0])
-            self.home = self._extents(move.taken.shape, move.source)
+            self.home = self._along(move.taken.shape)
 
     def follow(self, number: int, move: Move) -> None:
         self.number = number
-        if number == 0:
-            self.home = self._extents(move.taken.shape, move.source) or {(self.axis.size, self.source)}
-        made, at = move.made.shape, move.target
-        kept = {(n, i) for n, i in self.home or () if any(index(made, at, group) == i for group in groups(made, n))}
+        kept = {after for before, after in self._pairs(move) if _index(move, before, after) == 0}
         if kept:
             self.home = kept
             self._turned_in_the_middle(move)
@@ -87,22 +91,29 @@ class _Walk:
 
     def _turned_in_the_middle(self, move: Move) -> None:
         """The sequence may be reversed around the element, which stays where it is."""
-        middle = [n for n, i in self.home or () if 2 * i == n - 1]
-        if not middle or move.source != move.target or move.taken.shape != move.made.shape or move.mixes():
+        if move.source != move.target or move.taken.shape != move.made.shape:
             return
-        for dim, *rest in groups(move.taken.shape, middle[0]):
-            if not rest and move.reverses(dim):
+        for dim, *more in self.home or ():
+            middle = 2 * move.source[dim] == move.taken.shape[dim] - 1
+            if not more and middle and not move.mixes() and move.reverses(dim):
                 self._turn(move, move.source[dim], move.target[dim])
 
     def _turn(self, move: Move, before: int, after: int) -> None:
         self.mirror = self.real(before) + after
         self.turned_by = move if self.turned_by is None else None
 
-    def _extents(self, shape: Shape, at: At) -> set[Extent]:
-        for size in (self.axis.size, self.axis.size * self.axis.other):
-            if found := groups(shape, size):
-                return {(size, index(shape, at, group)) for group in found}
-        return set()
+    def _along(self, shape: Shape) -> set[Group] | None:
+        """The axes that may be the sequence."""
+        return set(groups(shape, self.axis.size) or groups(shape, self.axis.size * self.axis.other)) or None
+
+    def _pairs(self, move: Move) -> list[tuple[Group, Group]]:
+        """Axes along which the operand's element is at home, with those of the output that are as long."""
+        taken, made = move.taken.shape, move.made.shape
+        pairs = []
+        for before in sorted(self.home or ()):
+            same = len(taken) == len(made) and all(taken[d] == made[d] for d in before)
+            pairs += [(before, after) for after in ([before] if same else groups(made, product(taken, before)))]
+        return pairs
 
     def _put(self, row: int) -> None:
         """The element was put in a row unchanged. What changed it before that may be why it is there."""
@@ -115,12 +126,11 @@ class _Walk:
         dim = self._dim(move)
         rows = self.axis.rows(move.made.shape, move.target)
         if dim is not None:
-            size, at = move.made.shape[dim], move.target[dim]
-            if size == self.axis.size == move.taken.shape[dim] and move.reverses(dim):
-                self._turn(move, move.source[dim], at)
-            self.home = {(size, at)}
+            if move.made.shape[dim] == self.axis.size == move.taken.shape[dim] and move.reverses(dim):
+                self._turn(move, move.source[dim], move.target[dim])
+            self.home = {(dim,)}
         else:
-            self.home = self._extents(move.made.shape, move.target) or None
+            self.home = self._along(move.made.shape)
         if len(rows) == 1:
             self._put(rows[0])
 
@@ -131,19 +141,18 @@ class _Walk:
                 self.crossed, self.row = self.number, self.real(met)
             return
         rows = self.axis.rows(move.made.shape, move.target)
-        dim = self._dim(move)
+        dim, pairs = self._dim(move), self._pairs(move)
         if rows:
             if min(self.real(row) for row in rows) < self.source:
                 self.crossed, self.row = self.number, self.real(rows[0]) if len(rows) == 1 else None
-            self.home = self._extents(move.made.shape, move.target)
+            self.home = self._along(move.made.shape)
         elif dim is not None and any(word in move.step.name for word in _WINDOWED):
             self.suspect = self.number if self.suspect is None else self.suspect
-            self.home = {(move.made.shape[dim], move.target[dim])}
-        elif self.home is not None and (other := self._elsewhere(move)) is not None:
-            (size, before), after = other
-            if (after < before) != (self.turned_by is not None):
+            self.home = {(dim,)}
+        elif pairs:
+            if (_index(move, *pairs[0]) < 0) != (self.turned_by is not None):
                 self.crossed = self.number
-            self.home = {(size, after)}
+            self.home = {pairs[0][1]}
         elif self.home is not None:
             self.crossed = self.number
 
@@ -151,18 +160,9 @@ class _Walk:
         """The dim of the operand along which the element is at home, if the output has as many dims."""
         if self.home is None or len(move.taken.shape) != len(move.made.shape):
             return None
-        single = [(g[0], i) for n, i in self.home for g in groups(move.taken.shape, n) if len(g) == 1]
-        dims = [d for d, i in single if move.source[d] == i]
+        dims = sorted(dim for dim, *more in self.home if not more)
         changed = [d for d in dims if (move.made.shape[d], move.target[d]) != (move.taken.shape[d], move.source[d])]
         return changed[0] if changed else None
-
-    def _elsewhere(self, move: Move) -> tuple[Extent, int] | None:
-        """An extent of the home at which the output has another index."""
-        assert self.home is not None
-        for n, i in self.home:
-            for group in groups(move.made.shape, n):
-                return (n, i), index(move.made.shape, move.target, group)
-        return None
 
     def _met(self, move: Move) -> int | None:
         """The row of another operand that shows one row alone, as in a loop over positions."""
@@ -181,21 +181,19 @@ class _Walk:
         return None
 
 
-def _seen(made: Layout, at: At, taken: Layout, source: At, home: set[Extent]) -> set[Extent] | None:
-    """The extents of an element in another view of its storage; `None` if that shows its row alone."""
-    found: set[Extent] = set()
-    for size, i in home:
-        for group in groups(made.shape, size):
-            if index(made.shape, at, group) != i:
-                continue
-            shown = made.seen_as(taken, group)  # [*taken.shape], the index along `group` in `made`
-            varies = [d for d, n in enumerate(taken.shape) if n > 1 and bool((shown != shown.narrow(d, 0, 1)).any())]
-            if varies:
-                span = tuple(range(varies[0], varies[-1] + 1))
-                total = 1
-                for d in span:
-                    total *= taken.shape[d]
-                found.add((total, index(taken.shape, source, span)))
+def _index(move: Move, before: Group, after: Group) -> int:
+    """By how much the index along axes of the output is above the one along axes of the operand."""
+    return index(move.made.shape, move.target, after) - index(move.taken.shape, move.source, before)
+
+
+def _seen(made: Layout, taken: Layout, home: set[Group]) -> set[Group] | None:
+    """The axes of a view that axes of another view of the storage lie along; `None` if it shows one row alone."""
+    found: set[Group] = set()
+    for group in home:
+        shown = made.seen_as(taken, group)  # [*taken.shape], the index along `group` in `made`
+        varies = [d for d, n in enumerate(taken.shape) if n > 1 and bool((shown != shown.narrow(d, 0, 1)).any())]
+        if varies:
+            found.add(tuple(range(varies[0], varies[-1] + 1)))
     return found or None
 
 

@@ -52,7 +52,7 @@ class Layout:
         for d, (size, stride) in enumerate(zip(other.shape, other.stride, strict=True)):
             flat = flat + (torch.arange(size) * stride).reshape([-1] + [1] * (len(other.shape) - d - 1))
         elements = (flat + other.offset) * other.itemsize // self.itemsize - self.offset
-        return elements // self.stride[group[-1]] % _product(self.shape, group)
+        return elements // self.stride[group[-1]] % product(self.shape, group)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def groups(shape: Shape, size: int) -> list[Group]:
     for first in range(len(shape)):
         for last in range(first + 1, len(shape)):
             group = tuple(range(first, last + 1))
-            if 1 not in (shape[first], shape[last]) and _product(shape, group) == size:
+            if 1 not in (shape[first], shape[last]) and product(shape, group) == size:
                 several.append(group)
     return several
 
@@ -102,7 +102,8 @@ def index(shape: Shape, at: Sequence[Any], group: Group) -> Any:
     return result
 
 
-def _product(shape: Shape, group: Group) -> int:
+def product(shape: Shape, group: Group) -> int:
+    """How long a group of axes is, as if they were one."""
     result = 1
     for d in group:
         result *= shape[d]

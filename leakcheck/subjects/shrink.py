@@ -76,8 +76,8 @@ def shrink(config: PreTrainedConfig, **toy: Any) -> PreTrainedConfig:
 
 def _merged(values: dict[Any, Any], over: dict[Any, Any]) -> dict[Any, Any]:
     """`values` with those in `over` in their place, dictionaries key by key."""
-    both = {k: _merged(values[k], v) for k, v in over.items() if isinstance(v, dict) and isinstance(values.get(k), dict)}
-    return {**values, **over, **both}
+    nested = {k for k, v in over.items() if isinstance(v, dict) and isinstance(values.get(k), dict)}
+    return {**values, **over, **{k: _merged(values[k], over[k]) for k in nested}}
 
 
 def _constructor_fields(config: PreTrainedConfig) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from leakcheck.subjects import running
 from leakcheck.subjects.load import load
 
 
-@pytest.mark.parametrize(("spec", "in_float64"), [("llama", 0), ("method1_v3_as_published", 1)])
-def test_forwards_of_one_configuration(spec, in_float64, monkeypatch):
+@pytest.mark.parametrize(("spec", "leaks"), [("llama", 0), ("method1_v3_as_published", 1)])
+def test_forwards_of_one_configuration(spec, leaks, monkeypatch):
     subject = load(spec)
     rows = []
     forward = running.forward
@@ -23,5 +23,6 @@ def test_forwards_of_one_configuration(spec, in_float64, monkeypatch):
     examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=0)
     examiner.examine(Configuration("sdpa", "none", "eval"))
     batch = 3 + len(DRAWS) * subject.seq_len
-    alone = 1 + 4 * in_float64  # a leak's witness: base, twin, another past and the worst row
-    assert sorted(rows) == [*[1] * alone, *[batch] * (3 + in_float64)]
+    alone = 1 + 4 * leaks  # a leak's witness: base, twin, another past and the worst row
+    traced = 2 + leaks  # the proof, its control, and blame
+    assert sorted(rows) == [*[1] * alone, *[2] * traced, *[batch] * (3 + leaks)]

@@ -192,8 +192,9 @@ class CutConvolution(Mixer):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x.transpose(1, 2))  # leak
+        y = F.silu(y)
         y = y[..., 2:] if self.leaky else y[..., :-2]
-        return F.silu(y).transpose(1, 2)
+        return (y * 2).transpose(1, 2)
 
 
 @leak
@@ -222,7 +223,7 @@ class Overwritten(Mixer):
     def forward(self, x: Tensor) -> Tensor:
         held = x.clone()
         level = held.amax(dim=1 if self.leaky else 2, keepdim=True)  # leak
-        held.zero_()
+        held[:, 1:].zero_()
         return x * level
 
 

@@ -150,6 +150,47 @@ def test_every_violation_of_a_leak_leads_to_its_line(name: str) -> None:
         assert (said.source, said.position) == (violation.source, violation.position)
 
 
+@pytest.mark.parametrize("name", LEAKS)
+def test_causal_ops_on_the_way_are_not_to_blame(name: str) -> None:
+    """The causal twin before a leak, and after it."""
+    torch.manual_seed(0)
+    twin = LEAKS[name](False).eval().mixer
+    for order in ((twin, leaky_models.MeanPooled(True)), (leaky_models.MeanPooled(True), twin)):
+        model = Model(nn.Sequential(*order)).eval()
+        for violation in trace(model, tokens()).violations[::4]:
+            found = blame(model, tokens(), violation)
+            assert found.place is not None
+            assert found.place.line == line_of("MeanPooled"), found.sentence
+            assert found.chain[0].op == "embedding"
+
+
+def test_first_of_several_leaks() -> None:
+    """Where the future first comes in, also where the sum has the residual stream last."""
+
+    class Added(nn.Module):
+        def __init__(self, mixer: nn.Module):
+            super().__init__()
+            self.mixer = mixer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.mixer(x) + x
+
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(Added(leaky_models.EagerUnmasked(True)) for _ in range(3)))
+    model = Model(layers).eval()
+    found = blame(model, tokens(), trace(model, tokens()).violations[2])
+    assert found.module == "mixer.0.mixer"
+
+
+def test_shortest_of_several_ways() -> None:
+    """Position 0 sees the last one through the attention alone; what the convolution does to others matters less."""
+    torch.manual_seed(0)
+    model = Model(nn.Sequential(leaky_models.SamePadding(True), leaky_models.EagerUnmasked(True))).eval()
+    found = blame(model, tokens(), trace(model, tokens()).violations[0])
+    assert found.place is not None
+    assert found.place.line == line_of("EagerUnmasked")
+
+
 def _output_line() -> int:
     lines = Path(FILE).read_text().splitlines()
     (number,) = [n for n, line in enumerate(lines, 1) if line.endswith("# output")]
@@ -220,6 +261,7 @@ def test_library_model_without_its_mask() -> None:
     assert found.place.file == modeling_llama.__file__
     assert re.match(r"attention runs without a mask: `attention_mask` is None at modeling_llama.py:", found.sentence)
     assert found.op.startswith("_scaled_dot_product")
+    assert "model.layers.0.self_attn.v_proj" in [link.module for link in found.chain]  # by its value, not by its key
 
 
 def test_leak_in_a_late_layer_and_a_short_chain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +295,20 @@ def test_own_forward_is_called_in_place_of_the_model() -> None:
     assert found.place is not None
     assert (found.place.line, found.module) == (line_of("MeanPooled"), "mixer")
     assert f"[2, {SEQ}, 12]" in found.sentence
+
+
+def test_only_calls_inside_the_model_are_named() -> None:
+    class Bare(leaky_models.Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.merge(nn.functional.scaled_dot_product_attention(*self.split(x)))
+
+    model = Model(Bare(True)).eval()
+
+    def run(token_ids: Tensor, attention_mask: None = None) -> Tensor:
+        return model(token_ids)
+
+    found = blame(model, tokens(), Violation(0, 1, SEQ - 1), run=run)
+    assert re.fullmatch(r"attention runs without a mask at \S+: position 1 reads position 10", found.sentence)
 
 
 def test_keyword_arguments() -> None:
@@ -291,6 +347,14 @@ def test_length_that_is_also_another_size() -> None:
         assert found.place is not None
         assert found.place.line == line_of("MeanPooled")
         assert (found.position, found.source) == (violation.position, violation.source)
+
+
+def test_tokens_added_for_the_replay_are_never_the_source() -> None:
+    """Behind the last token there are others then, and another one is the last."""
+    model, ids = built("LastToken", True), tokens(seq=HIDDEN)
+    found = blame(model, ids, trace(model, ids).violations[0])
+    assert (found.position, found.source) == (0, HIDDEN - 1)
+    assert found.chain[0].effect.startswith(f"position {HIDDEN - 1}, ")
 
 
 def test_function_without_modules() -> None:

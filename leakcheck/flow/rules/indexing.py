@@ -60,7 +60,9 @@ def advanced(x: Operand, indices: list[Operand | None]) -> Labels:
     if any(_is_choice(i) for i in given):  # which elements, and how many, depends on all of the mask
         return Labels(plane.clamp(min=max(i.labels.settled().highest for i in given)))
     by_index = _index_labels(given)  # the broadcast shape of the indices
-    return Labels(torch.maximum(plane, _placed(by_index, plane, indices)))
+    taken = Labels(torch.maximum(plane, _placed(by_index, plane, indices)))
+    whole = x.labels.uniform == KNOWN and not x.value.is_floating_point() and not x.value.is_complex()
+    return taken.stating(bag=routing.new_bag()) if whole and bool((x.value >= 0).all()) else taken
 
 
 def _at(indices: Sequence[Operand | None]) -> tuple[Any, ...]:

@@ -251,6 +251,8 @@ def vanishes_when_low(x: Operand, *_: Any, context: Context) -> Labels:
     if not x.labels.soft or _overwritten(x, context):
         return result
     soft = x.labels.is_soft()
+    if not bool(soft.any()):  # what is soft of the storage is elsewhere
+        return result
     highest = x.value[soft].max().item()
     context.reports.soft_mask(highest, -highest)
     return L.zero_where(soft, result)

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from leakcheck.flow import choices
 from leakcheck.flow import labels as L
 from leakcheck.flow.context import Context, tensors_of
 from leakcheck.flow.labels import KNOWN, ZERO, Labels
@@ -75,6 +76,9 @@ def largest(x: Operand, dim: Dims = None, keepdim: bool = False, *, context: Con
     live, _ = live_scores(x, dims, None)
     result = L.highest(live.over(dims, keepdim=keepdim))
     values, *indices = tensors_of(context.result)
+    if isinstance(dim, int) and x.dim() and x.size < 0:
+        for index in indices or ([values] if "argmax" in context.name else []):
+            choices.begin(index, x.shape[dim])
     if not values.is_floating_point():
         return [L.floor(result), *(L.floor(result) for _ in indices)]
     value = constants(result, values)

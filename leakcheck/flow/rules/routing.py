@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from leakcheck.flow import choices
 from leakcheck.flow import labels as L
 from leakcheck.flow.labels import KNOWN, Labels
 from leakcheck.flow.operand import Operand
@@ -25,6 +26,15 @@ def selection(rows: Tensor, arrangement: int, **more: object) -> Selection:
 def new_bag() -> int:
     """A name for the values of a tensor, whatever their order."""
     return next(_numbers)
+
+
+def bag_of(x: Operand) -> int | None:
+    """The bag of whole numbers from 0 on, whatever the tokens are; `None` for values that could be others."""
+    found = x.facts.get("bag")
+    if found is None and (table := choices.of(x.value)) is not None and not x.value.is_floating_point():
+        if int(table[1].min()) >= 0:
+            x.state(bag=new_bag())
+    return x.facts.get("bag")
 
 
 def take(x: Operand, indices: Sequence[Operand | None]) -> Labels | None:

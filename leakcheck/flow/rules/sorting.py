@@ -65,7 +65,7 @@ def ordered(x: Operand, dim: int, indices: Tensor, *, ascending: bool = False) -
     labels = keys.plane.reshape(-1)
     rows = indices.reshape(-1)
     arrangement = int(labels.max())
-    bag = x.facts.get("bag") if ascending else None
+    bag = routing.bag_of(x) if ascending else None
     whole = len(rows) == len(labels)
     made = routing.selection(
         rows,

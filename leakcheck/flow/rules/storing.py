@@ -10,6 +10,7 @@ from leakcheck.flow.context import Context
 from leakcheck.flow.labels import GENERIC, KNOWN, UNWRITTEN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
+from leakcheck.flow.rules import routing
 from leakcheck.flow.rules.pointwise import constants
 from leakcheck.flow.selection import Owners
 
@@ -70,7 +71,8 @@ def fill(x: Operand, value: Operand) -> Labels:
 def cat(several: Sequence[Operand], dim: int = 0) -> Labels:
     """Side by side."""
     parts = [x for x in several if not (x.dim() == 1 and x.shape[0] == 0)] or several
-    return side_by_side([x.structure for x in parts], dim)
+    joined = side_by_side([x.structure for x in parts], dim)
+    return joined.stating(bag=routing.new_bag()) if all(routing.bag_of(x) for x in parts) else joined
 
 
 @rule("aten::stack", rowwise=True, soft=True)

@@ -27,6 +27,11 @@ class Strict(Flow):
 
     strict = True
 
+    @property
+    def called(self) -> set[str]:
+        """The entries of the registry that were used."""
+        return {key for plan in self._plans.values() if plan.rule is not None for key in plan.rule.ops}
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -62,9 +67,13 @@ class Form:
 def forms(case: Case) -> Iterator[Form]:
     """Functional on plain and on strided tensors; in place and with out= where the schema has it."""
     plain = tuple(expanded(i.tied) if i.tied is not None and i.value.shape[i.tied] else CONTIGUOUS for i in case.inputs)
-    op = None if case.sample.reference else case.sample.overload
-    yield Form("functional", op, plain)
     if case.sample.reference is not None:
+        yield Form("by rule", None, plain)
+        return
+    op = case.sample.program or case.sample.overload
+    if not case.sample.mutates or all(layout is CONTIGUOUS for layout in plain):
+        yield Form("functional", op, plain)
+    if case.sample.program is not None or case.sample.mutates:
         return
     strided = tuple(
         layout
@@ -117,7 +126,7 @@ def run(sample: Sample) -> Callable[[Sequence[Tensor]], list[Tensor]]:
 
     def function(values: Sequence[Tensor]) -> list[Tensor]:
         args, kwargs = _called(sample, values)
-        return list(tensors_of((sample.reference or sample.overload)(*args, **kwargs)))
+        return list(tensors_of(sample.function(*args, **kwargs)))
 
     return function
 
@@ -145,7 +154,9 @@ def claims(case: Case, form: Form) -> list[Tensor] | None:
             return _by_rule(case.sample, args, kwargs, mirror, reports)
         if form.name == "out":
             kwargs |= _outs(form.op, run(case.sample)([i.value for i in case.inputs]))
-        result = dispatch(Strict(mirror, reports), form.op, args, kwargs)
+        flow = Strict(mirror, reports)
+        result = dispatch(flow, form.op, args, kwargs)
+        assert case.sample.key in flow.called or case.sample.key not in RULES, f"{case} does not reach its rule"
         if [t.shape for t in tensors_of(result)] != [t.shape for t in run(case.sample)([i.value for i in case.inputs])]:
             return None
         return [mirror.read(t).settled().hardened().plane for t in tensors_of(result)]
@@ -180,7 +191,7 @@ def _outs(op: Any, results: list[Tensor]) -> dict[str, Tensor]:
 
 def dispatch(flow: Flow, op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Through torch's dispatcher; but an op that torch itself would take apart is given to the mode as it is."""
-    if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"):
+    if isinstance(op, torch._ops.OpOverload) and torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"):
         return flow.__torch_dispatch__(op, (), tuple(args), kwargs)
     with flow:
         return op(*args, **kwargs)

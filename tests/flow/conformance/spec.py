@@ -37,7 +37,7 @@ class Spec:
 class Sample:
     """One way to call an op, named as in its schema: `aten::mm`, or `aten::add.Tensor` for an overload.
 
-    `reference` computes what the op does, for ops that the CPU cannot run. `random`: the op draws numbers by itself.
+    `reference` computes what the op does, for ops that the CPU cannot run. `program` calls the op in passing. `random`: the op draws numbers by itself.
     `blocking`: the values that blocked elements have. `exact`: whether claims above the truth count.
     """
 
@@ -45,6 +45,7 @@ class Sample:
     args: tuple
     kwargs: dict[str, Any]
     reference: Callable[..., Any] | None = None
+    program: Callable[..., Any] | None = None
     random: bool = False
     blocking: tuple[float, ...] = (-1e30,)
     exact: bool = True
@@ -54,6 +55,15 @@ class Sample:
         name, _, overload = self.op.partition(".")
         namespace, _, base = name.partition("::")
         return getattr(getattr(getattr(torch.ops, namespace), base), overload or "default")
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        return self.reference or self.program or self.overload
+
+    @property
+    def mutates(self) -> bool:
+        """Whether the op itself, not a variant, writes an argument."""
+        return self.program is None and self.reference is None and self.overload._schema.is_mutable
 
     @property
     def key(self) -> str:
@@ -72,6 +82,19 @@ class Sample:
 
 def sample(op: str, *args: Any, **kwargs: Any) -> Sample:
     return Sample(op, args, kwargs)
+
+
+def program(op: str, function: Callable[..., Any], *args: Any) -> Sample:
+    return Sample(op, args, {}, program=function)
+
+
+def random(*samples: Sample) -> list[Sample]:
+    return [replace(each, random=True) for each in samples]
+
+
+def sound(one: Sample) -> Sample:
+    """Claims above the truth do not count: known zeros, rounding, or a fixed number of results hide what moves."""
+    return replace(one, exact=False)
 
 
 def leaves(value: Any) -> Iterator[Any]:
