@@ -303,8 +303,8 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"`{found['command']}` ({versions})",
         "",
-        f"{found['built']} architectures are built; brute force finds {found['causal']} of them causal, and flow proves "
-        f"{found['causal_and_proven']} of these. An architecture counts as its worst configuration.",
+        f"{found['built']} architectures are built; brute force finds {found['causal']} of them causal, and flow "
+        f"proves {found['causal_and_proven']} of these. An architecture counts as its worst configuration.",
         "",
         "| result | architectures | configurations |",
         "|---|--:|--:|",

@@ -163,6 +163,11 @@ def unexpanded(plane: Tensor, keep: int | None = None) -> Tensor:
     return plane.as_strided(sizes, strides)
 
 
+def some(mask: Tensor) -> bool:
+    """`bool(mask.any())`, which is slow on large masks."""
+    return mask.numel() > 0 and bool(mask.view(torch.uint8).amax())
+
+
 def collapsed(plane: Tensor) -> Labels:
     """The labels of a plane, expanded along every dimension along which it is constant."""
     shape = plane.shape

@@ -354,7 +354,7 @@ def test_tokens_added_for_the_replay_are_never_the_source() -> None:
     model, ids = built("LastToken", True), tokens(seq=HIDDEN)
     found = blame(model, ids, trace(model, ids).violations[0])
     assert (found.position, found.source) == (0, HIDDEN - 1)
-    assert found.chain[0].effect.startswith(f"position {HIDDEN - 1}, ")
+    assert found.chain[0].effect.startswith(f"position {HIDDEN - 1} ")
 
 
 def test_function_without_modules() -> None:

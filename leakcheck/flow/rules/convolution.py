@@ -67,10 +67,10 @@ def dilated_convolution(
     x: Operand,
     weight: Operand,
     size: Sizes,
-    bias: Operand | None,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
+    bias: Operand | None = None,
+    stride: Sizes = (1,),
+    padding: Sizes = (0,),
+    dilation: Sizes = (1,),
 ) -> Labels:
     return convolution(x, weight, bias, stride, padding, dilation, False, [0], 1)
 

@@ -208,6 +208,11 @@ def index_put(
     return put(x, list(indices), values, keeps=accumulate)
 
 
+def _same_for_all(brought: Labels, rest: int) -> bool:
+    """Whether every element that a mask chooses is given the same values, of `rest` dims."""
+    return len(brought.shape) <= rest or brought.shape[: len(brought.shape) - rest].numel() == 1
+
+
 def put(
     x: Operand, indices: list[Operand | None], values: Operand | None, *, keeps: bool, otherwise: int = KNOWN,
     include_self: bool = True,
@@ -233,6 +238,9 @@ def put(
         return owned
     base = base.settled()
     if any(_is_choice(i) for i in given):
+        if indices[0] is given[0] and len(given) == 1 and _same_for_all(brought, x.dim() - given[0].value.dim()):
+            chosen = given[0].labels.settled().view(lambda t: t.reshape(*t.shape, *(1,) * (x.dim() - t.dim())))
+            return L.join(base, chosen, brought.settled()).expand(x.shape)
         highest = max(brought.settled().highest, *(i.labels.settled().highest for i in given))
         return L.join(base, Labels.full(x.shape, highest))
     dims = _indexed(indices)

@@ -31,20 +31,20 @@ def _blocks(x: Any) -> bool:
     return isinstance(x, float) and x <= L.HARD_MASK
 
 
-def constants(labels: Labels, result: Tensor) -> Labels:
-    """ZERO, BLOCKED or KNOWN, as the result's values say, where all operands are constant.
+def constants(labels: Labels, result: Tensor, operands: Labels | None = None) -> Labels:
+    """ZERO, BLOCKED or KNOWN, as the result's values say, where all operands are constant; else `labels`.
 
-    `labels` are the highest of the operands'. Values that sit in slots (with owners) are other ones in another
+    `operands` are the highest of the operands' labels, if `labels` are not. Values that sit in slots (with owners) are other ones in another
     arrangement.
     """
     if labels.uniform is not None and labels.uniform > KNOWN:
         return labels
     if labels.owners is not None or result.device.type == "meta":
         return L.floor(labels)
-    constant = labels.hardened().core <= KNOWN
-    if not bool(constant.any()):
+    operands = operands or labels
+    if not operands.shape.numel() or int(operands.hardened().core.min()) > KNOWN:
         return labels
-    return L.select(constant.expand(labels.shape), by_value(result), labels)
+    return L.select(_constant(operands), by_value(result), labels)
 
 
 @rule(
@@ -68,7 +68,7 @@ def product(a: Any, b: Any, *, context: Context) -> Labels:
     left, right = structure(a), structure(b)
     highest = L.highest(left, right)
     zero = _or(_is_zero(left), _is_zero(right))
-    result = constants(highest if zero is None else L.zero_where(zero & ~_constant(highest), highest), context.result)
+    result = constants(highest if zero is None else L.zero_where(zero, highest), context.result, highest)
     return _scaled(result, left, b, context) if left.soft else _scaled(result, right, a, context)
 
 
@@ -78,7 +78,7 @@ def quotient(a: Any, b: Any, *, rounding_mode: str | None = None, context: Conte
     left, right = structure(a), structure(b)
     highest = L.highest(left, right)
     zero = _is_zero(left)
-    result = constants(highest if zero is None else L.zero_where(zero & ~_constant(highest), highest), context.result)
+    result = constants(highest if zero is None else L.zero_where(zero, highest), context.result, highest)
     return _scaled(result, left, b, context)
 
 
@@ -131,7 +131,7 @@ def add(a: Any, b: Any, *, alpha: Scalar = 1, context: Context) -> Labels:
     A finite constant from -1e3 down (but not absorbing) makes the label soft: softmax takes it for blocked, any other op
     for what it is. Zero plus x is x.
     """
-    return constants(total(a, b, alpha), context.result)
+    return constants(total(a, b, alpha), context.result, L.highest(structure(a), structure(b)))
 
 
 @rule("aten::sub", rowwise=True, soft=True)
@@ -171,10 +171,11 @@ def _masks(x: Any, labels: Labels, scale: Scalar) -> tuple[Tensor | None, Tensor
             return None, None
         value = x.value if scale == 1 else x.value * scale
         low = value <= L.SOFT_MASK
-        if not bool(low.any()):
+        if not L.some(low):
             return None, None
         hard = value <= blocking(value.dtype)
-        return hard, low & ~hard
+        low = low & ~hard
+        return hard if L.some(hard) else None, low if L.some(low) else None
     if isinstance(x, (float, int)):
         low = x * scale
         every = torch.ones((), dtype=torch.bool)
@@ -184,7 +185,7 @@ def _masks(x: Any, labels: Labels, scale: Scalar) -> tuple[Tensor | None, Tensor
 
 
 def _constant(labels: Labels) -> Tensor:
-    return (labels.hardened().core <= KNOWN).expand(labels.shape)
+    return labels.hardened().core <= KNOWN
 
 
 @rule("aten::where", rowwise=True, soft=True)
@@ -272,16 +273,16 @@ def _is_blocked(labels: Labels) -> Tensor | None:
 
 
 def _where_label(labels: Labels, label: int) -> Tensor | None:
-    """Where it stands; `None` for nowhere."""
+    """Where it stands, a mask that broadcasts to the shape; `None` for nowhere."""
     if labels.uniform is not None and labels.uniform != label:
         return None
     core = labels.core
     if not core.numel() or int(core.min()) > label:  # mostly so, and far faster to see than equality
         return None
-    found = (core == label).expand(labels.shape)
+    found = core == label
     if labels.owners is not None:
         found = found & (labels.owners.codes == 0)  # another arrangement puts another row there
-    return found if bool(found.any()) else None
+    return found if L.some(found) else None
 
 
 def _or(*masks: Tensor | None) -> Tensor | None:

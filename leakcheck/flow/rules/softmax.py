@@ -73,16 +73,16 @@ def blocked_scores(x: Operand, dim: Dims, reports: Reports | None) -> Tensor | N
     if structure.soft:
         soft = L.unexpanded(structure.is_soft())
     known = structure.core == KNOWN
-    if x.value.device.type != "meta" and bool(known.any()):
+    if x.value.device.type != "meta" and L.some(known):
         soft = soft | known & (x.value <= L.SOFT_MASK)
     blocked = blocked | soft
-    if not bool(blocked.any()):
+    if not L.some(blocked):
         return None
     live = ~blocked.all(dim, keepdim=True)
     blocked = blocked & live
-    if reports is not None and bool(soft.any()) and x.value.device.type != "meta":
+    if reports is not None and L.some(soft) and x.value.device.type != "meta":
         report_margin(x.value, blocked & soft, blocked, dim, reports)
-    return blocked.expand(x.shape) if bool(blocked.any()) else None
+    return blocked.expand(x.shape) if L.some(blocked) else None
 
 
 def report_margin(scores: Tensor, soft: Tensor, blocked: Tensor, dim: Dims, reports: Reports) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from leakcheck.flow.context import Context, tensors_of
 from leakcheck.flow.engine import Flow
-from leakcheck.flow.labels import BLOCKED, DTYPE, KNOWN, ZERO, Labels
+from leakcheck.flow.labels import BLOCKED, DTYPE, HOLE, KNOWN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import RULES
 from leakcheck.flow.reports import Reports
@@ -71,7 +71,8 @@ def forms(case: Case) -> Iterator[Form]:
         yield Form("by rule", None, plain)
         return
     op = case.sample.program or case.sample.overload
-    if not case.sample.mutates or all(layout is CONTIGUOUS for layout in plain):
+    tied = any(layout is not CONTIGUOUS for layout in plain)
+    if not tied or (not case.sample.mutates and _takes(case, plain)):
         yield Form("functional", op, plain)
     if case.sample.program is not None or case.sample.mutates:
         return
@@ -81,7 +82,7 @@ def forms(case: Case) -> Iterator[Form]:
         else LAYOUTS[(case.seed + n) % len(LAYOUTS)]
         for n, (i, layout) in enumerate(zip(case.inputs, plain, strict=True))
     )
-    if any(layout is not CONTIGUOUS for layout in strided):
+    if any(layout is not CONTIGUOUS for layout in strided) and _takes(case, strided):
         yield Form("views", op, strided)
     in_place = variant(op, in_place=True)
     if in_place is not None and _fits_in_place(case):
@@ -89,6 +90,23 @@ def forms(case: Case) -> Iterator[Form]:
     out = variant(op, in_place=False)
     if out is not None:
         yield Form("out", out, plain)
+
+
+def _takes(case: Case, layouts: tuple[Layout, ...]) -> bool:
+    """Whether the op takes arguments that lie so: some kernels want them contiguous."""
+    args, kwargs = _called(case.sample, _laid_out(case, layouts))
+    try:
+        case.sample.function(*args, **kwargs)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _laid_out(case: Case, layouts: tuple[Layout, ...]) -> list[Tensor]:
+    return [
+        layout.view(layout.store(each.value), each.value.shape)
+        for each, layout in zip(case.inputs, layouts, strict=True)
+    ]
 
 
 def variant(op: Any, *, in_place: bool) -> Any:
@@ -107,7 +125,7 @@ def variant(op: Any, *, in_place: bool) -> Any:
         rest = [(a.name, str(a.type)) for a in other.arguments if in_place or a not in written]
         if in_place and rest == wanted and len(written) == 1 and other.arguments[0] in written:
             return getattr(packet, name)
-        if not in_place and rest == wanted and len(written) == len(schema.returns) and all(a.is_out for a in written):
+        if not in_place and all(str(r.type) == "Tensor" for r in schema.returns) and rest == wanted and len(written) == len(schema.returns) and all(a.is_out for a in written):
             return getattr(packet, name)
     return None
 
@@ -125,7 +143,8 @@ def run(sample: Sample) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """The sample as a function of the tensors for its specs."""
 
     def function(values: Sequence[Tensor]) -> list[Tensor]:
-        args, kwargs = _called(sample, values)
+        copies = [v.clone() for v in values] if sample.mutates or sample.program else values
+        args, kwargs = _called(sample, copies)
         return list(tensors_of(sample.function(*args, **kwargs)))
 
     return function
@@ -236,4 +255,7 @@ def unsound(claimed: Sequence[Tensor], truth: Sequence[Truth]) -> str:
 
 
 def coarse(claimed: Sequence[Tensor], truth: Sequence[Truth]) -> bool:
-    return any(bool((p.clamp(min=KNOWN) > t.horizon).any()) for p, t in zip(claimed, truth, strict=True))
+    """Whether a claim is above the truth; a hole claims nothing."""
+    return any(
+        bool(((p.clamp(min=KNOWN) > t.horizon) & (p < HOLE)).any()) for p, t in zip(claimed, truth, strict=True)
+    )

@@ -42,7 +42,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Truth:
-    """What was seen of one output: of each element its horizon, whether it was always zero, and always below `LOW`."""
+    """What was seen of one output: of each element its horizon, and whether it was zero, or below `LOW`, on every base."""
 
     horizon: Tensor
     zero: Tensor
@@ -58,7 +58,7 @@ def tie(value: Tensor, dim: int | None) -> Tensor:
 def horizons(
     function: Function, inputs: Sequence[Input], *, seed: int = 0, bases: int = 3, until: Sequence[Tensor] | None = None
 ) -> list[Truth]:
-    """The truth of each output of `function(tensors)`.
+    """The truth of each output of `function(tensors)`, which must leave its arguments as they are.
 
     An output whose shape an input moves is moved in all its elements. With `until` the search goes on to as many bases only
     for elements that are below their label there.
@@ -92,10 +92,7 @@ def horizons(
                     if before.shape != after.shape:
                         horizon[k].clamp_(min=label)
                         continue
-                    moved = _differs(before, after)
-                    horizon[k] = torch.where(moved, horizon[k].clamp(min=label), horizon[k])
-                    zero[k] &= _is_zero(after)
-                    low[k] &= _is_low(after)
+                    horizon[k][_differs(before, after) & (horizon[k] < label)] = label
     return [Truth(h, z, b) for h, z, b in zip(horizon, zero, low, strict=True)]
 
 
@@ -117,14 +114,13 @@ def _changes(inputs: Sequence[Input], label: int, generator: torch.Generator) ->
         return each.value + size * (0.5 + torch.rand(each.value.shape, generator=generator, dtype=torch.float64))
 
     yield apply(lambda each: each.draw(generator, each.value.shape))
-    for size in (1e3, -1e3, 0.5, -0.01):
+    for size in (1e3, -1e3, 0.5):
         yield apply(lambda each, size=size: kick(each, size))  # type: ignore[misc]
-    yield apply(lambda each: each.draw(generator, each.value.shape))
 
 
 def _run(function: Function, values: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
     torch.default_generator.manual_seed(seed)  # what an op draws by itself is no effect of its inputs
-    return [t.clone() for t in function([v.clone() for v in values])]
+    return list(function(values))
 
 
 def _tried(function: Function, values: Sequence[Tensor], seed: int) -> list[Tensor] | None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.flow.conformance.samples_kernels import KERNELS
+from tests.flow.conformance.samples_programs import PROGRAMS
 from tests.flow.conformance.spec import (
     Sample, Spec, cx, divisor, finite, flags, ints, negative, permutation, positive, random, sample, sound,
     unit, x,
@@ -455,8 +456,8 @@ INDEXING = [
     sample("aten::index_put", x(3, 4), [ints(4, high=3)], x(4, 4), True),
     sample("aten::index_put", x(2, 3, 2), [permutation(2), None, ints(2, high=2)], x(2, 3)),
     sound(sample("aten::index_put", x(3, 4), [flags(3, 4)], x())),
-    sample("aten::index_put", x(3, 4), [flags(3)], x(4)),
-    sample("aten::index_put", x(3, 4), [flags(3)], x(4), True),
+    sound(sample("aten::index_put", x(3, 4), [flags(3)], x(4))),
+    sound(sample("aten::index_put", x(3, 4), [flags(3)], x(4), True)),
     sample("aten::index_put", x(3, 4), [torch.tensor([True, False, True])], x(2, 4)),
     sample("aten::_unsafe_index_put", x(3, 4), [permutation(3)], x(3, 4)),
     sample("aten::_index_put_impl", x(3, 4), [permutation(3)], x(3, 4)),
@@ -548,5 +549,5 @@ STORING = [
 ]
 
 SAMPLES: list[Sample] = [
-    *POINTWISE, *MATMUL, *SOFTMAX, *REDUCTIONS, *ATTENTION, *INDEXING, *SORTING, *STORING, *KERNELS,
+    *POINTWISE, *MATMUL, *SOFTMAX, *REDUCTIONS, *ATTENTION, *INDEXING, *SORTING, *STORING, *KERNELS, *PROGRAMS,
 ]  # fmt: skip

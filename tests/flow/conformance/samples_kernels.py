@@ -43,7 +43,7 @@ CONVOLUTION = [
     sample("aten::_slow_conv2d_forward", finite(1, 1, 3, 4), finite(2, 1, 2, 2), [2, 2], x(2), [1, 1], [1, 0]),
     sample("aten::slow_conv3d_forward", finite(1, 1, 2, 3, 2), finite(2, 1, 2, 2, 1), [2, 2, 1], x(2), [1, 1, 1], [0, 1, 0]),
     sample("aten::slow_conv_dilated2d", finite(1, 1, 3, 4), finite(2, 1, 2, 2), [2, 2], x(2), [1, 1], [0, 0], [1, 2]),
-    sample("aten::slow_conv_dilated3d", finite(1, 1, 2, 3, 3), finite(1, 1, 1, 2, 2), [1, 2, 2], x(1)),
+    sample("aten::slow_conv_dilated3d", finite(1, 1, 2, 3, 3), finite(1, 1, 1, 2, 2), [1, 2, 2], x(1), [1, 1, 1], [0, 0, 0], [1, 1, 1]),
     program(
         "aten::mkldnn_convolution",
         lambda a, w, b: torch.ops.aten.mkldnn_convolution(a.float(), w.float(), b.float(), [1], [1], [1], 1),
@@ -52,23 +52,23 @@ CONVOLUTION = [
 ]  # fmt: skip
 
 NORMS = [
-    sample("aten::native_layer_norm", x(2, 3, 2), [2], x(2), x(2), 1e-5),
+    sample("aten::native_layer_norm", divisor(2, 3, 2), [2], divisor(2), divisor(2), 1e-5),
     sample("aten::native_layer_norm", x(2, 3, 2), [3, 2], None, None, 1e-5),
-    sample("aten::native_layer_norm", x(2, 4), [4], x(4).generic, None, 1e-5),
-    sample("aten::_fused_rms_norm", x(2, 3), [3], x(3), 1e-5),
-    sample("aten::_fused_rms_norm", x(2, 3), [3], None, None),
-    sample("aten::native_group_norm", x(2, 4, 2), x(4), x(4), 2, 4, 2, 2, 1e-5),
-    sample("aten::native_group_norm", x(1, 4, 2), None, None, 1, 4, 2, 4, 1e-5),
-    sample("aten::native_batch_norm", x(3, 2), x(2), x(2), None, None, True, 0.1, 1e-5),
-    sample("aten::native_batch_norm", x(3, 2), x(2), x(2), x(2), positive(2), False, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit", x(3, 2), x(2), x(2), x(2), positive(2), False, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit", x(3, 2), x(2), x(2), x(2), positive(2), True, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit.no_stats", x(3, 2, 2), x(2), x(2), True, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit_functional", x(3, 2), x(2), x(2), x(2), positive(2), True, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit_functional", x(3, 2), x(2), x(2), x(2), positive(2), False, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit_no_training", x(3, 2), x(2), x(2), x(2), positive(2), 0.1, 1e-5),
-    sample("aten::_batch_norm_no_update", x(3, 2), x(2), x(2), x(2), positive(2), 0.1, 1e-5),
-    sample("aten::_batch_norm_with_update", x(3, 2), x(2), x(2), x(2), positive(2), 0.1, 1e-5),
+    sample("aten::native_layer_norm", x(2, 4), [4], divisor(4).generic, None, 1e-5),
+    sample("aten::_fused_rms_norm", divisor(2, 3), [3], divisor(3), 1e-5),
+    sample("aten::_fused_rms_norm", divisor(2, 3), [3], None, None),
+    sample("aten::native_group_norm", divisor(2, 4, 2), divisor(4), divisor(4), 2, 4, 2, 2, 1e-5),
+    sample("aten::native_group_norm", divisor(1, 4, 2), None, None, 1, 4, 2, 4, 1e-5),
+    sample("aten::native_batch_norm", x(3, 2), divisor(2), divisor(2), None, None, True, 0.1, 1e-5),
+    sample("aten::native_batch_norm", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), False, 0.1, 1e-5),
+    sample("aten::_native_batch_norm_legit", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), False, 0.1, 1e-5),
+    sample("aten::_native_batch_norm_legit", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), True, 0.1, 1e-5),
+    sample("aten::_native_batch_norm_legit.no_stats", x(3, 2, 2), divisor(2), divisor(2), True, 0.1, 1e-5),
+    sample("aten::_native_batch_norm_legit_functional", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), True, 0.1, 1e-5),
+    sample("aten::_native_batch_norm_legit_functional", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), False, 0.1, 1e-5),
+    sample("aten::_native_batch_norm_legit_no_training", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), 0.1, 1e-5),
+    sample("aten::_batch_norm_no_update", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), 0.1, 1e-5),
+    sample("aten::_batch_norm_with_update", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), 0.1, 1e-5),
 ]
 
 POOLING = [
@@ -89,11 +89,11 @@ LINALG = [
     sample("aten::linalg_solve_triangular", divisor(2, 2), finite(3, 2), upper=True, left=False, unitriangular=True),
     sample("aten::triangular_solve", finite(3, 2), divisor(3, 3)),
     sample("aten::triangular_solve", finite(3, 2), divisor(3, 3), False, True),
-    sample("aten::_linalg_solve_ex", divisor(3, 3), finite(3, 2)),
-    sample("aten::linalg_inv_ex", divisor(2, 3, 3)),
+    sound(sample("aten::_linalg_solve_ex", divisor(3, 3), finite(3, 2))),
+    sound(sample("aten::linalg_inv_ex", divisor(2, 3, 3))),
     sample("aten::linalg_matrix_exp", finite(2, 2, 2)),
     *(
-        program(f"aten::{name}", lambda a, op=op: op(a @ a.mT + 9 * torch.eye(3, dtype=torch.float64)), finite(2, 3, 3))
+        sound(program(f"aten::{name}", lambda a, op=op: op(a @ a.mT + 9 * torch.eye(3, dtype=torch.float64)), finite(2, 3, 3)))
         for name, op in (
             ("linalg_cholesky_ex", torch.linalg.cholesky_ex), ("cholesky", torch.cholesky),
             ("cholesky_inverse", torch.cholesky_inverse),
@@ -117,7 +117,7 @@ LINALG = [
     sample("aten::_cdist_forward", finite(3, 2), finite(4, 2), 2.0, None),
     sample("aten::_cdist_forward", finite(2, 3, 2), finite(2, 2, 2), 1.0, None),
     sample("aten::_pdist_forward", finite(4, 2)),
-    sample("aten::_trilinear", finite(2, 3, 1), finite(2, 1, 2), finite(1, 3, 2), [], [], [], [2]),
+    sample("aten::_trilinear", divisor(2, 3), divisor(2, 3, 2), divisor(2, 2), [1, 3], [0], [1, 2], [2, 3]),
 ]  # fmt: skip
 
 FFT = [
@@ -133,7 +133,7 @@ MOVING = [
     sample("aten::_embedding_bag", finite(5, 2), ints(4, high=5), torch.tensor([0, 1]), False, 2),
     sample("aten::_embedding_bag", finite(5, 2), ints(4, high=5), torch.tensor([0, 1]), False, 0, False, finite(4)),
     sample("aten::_embedding_bag_forward_only", finite(5, 2), ints(4, high=5), torch.tensor([0, 3]), False, 1),
-    sample("aten::embedding_renorm", finite(4, 2), ints(3, high=4), 1.0, 2.0),
+    sound(sample("aten::embedding_renorm", finite(4, 2), ints(3, high=4), 1.0, 2.0)),
     sound(sample("aten::segment_reduce", finite(5, 2), "sum", lengths=torch.tensor([2, 3]))),
     sound(sample("aten::segment_reduce", finite(5, 2), "max", lengths=torch.tensor([2, 0, 3]))),
     sample("aten::_pack_padded_sequence", x(4, 2, 2), torch.tensor([4, 2]), False),
@@ -151,7 +151,7 @@ MOVING = [
     sample("aten::kthvalue", x(4), 1, 0, True),
     sample("aten::searchsorted.Tensor", torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64), x(2, 3)),
     sound(sample("aten::searchsorted.Tensor", x(3), x(2, 3))),
-    sample("aten::_is_all_true", flags(2, 2)),
+    sound(sample("aten::_is_all_true", flags(2, 2))),
     sample("aten::_is_any_true", flags(2, 2)),
     sound(sample("aten::nonzero_static", ints(4, high=2), size=3)),
 ]

@@ -164,11 +164,11 @@ def finite(*shape: int) -> Spec:
 
 
 def positive(*shape: int) -> Spec:
-    return Spec(shape, _between(0.5, 2), zero=False)
+    return Spec(shape, _between(0.5, 2), zero=False, blocks=False)
 
 
 def negative(*shape: int) -> Spec:
-    return Spec(shape, _between(-2, -0.5), zero=False)
+    return Spec(shape, _between(-2, -0.5), zero=False, blocks=False)
 
 
 def divisor(*shape: int) -> Spec:
@@ -177,7 +177,7 @@ def divisor(*shape: int) -> Spec:
 
 def unit(*shape: int) -> Spec:
     """Between 0 and 1."""
-    return Spec(shape, _between(0.05, 0.95))
+    return Spec(shape, _between(0.05, 0.95), blocks=False)
 
 
 def cx(*shape: int) -> Spec:
