@@ -1,7 +1,7 @@
 """Flow on random straight-line programs: it never claims less than brute force shows.
 
-A program is Python source, a line an op, over `x` `[2, 4, 3]` whose positions are labelled, parameters, and constants. A
-failure prints the program that is left after shrinking.
+A program is Python source, a line an op, over `x` `[2, 4, 3]` whose positions are labelled, parameters, and constants.
+A failure prints the program that is left after shrinking.
 """
 
 import functools
@@ -114,7 +114,8 @@ def elementwise(p: Pick) -> str | None:
         f"torch.maximum({a}, {b})", f"torch.minimum({a}, {b}.detach())", f"{a} / (1 + {b}.abs())",
         f"torch.lerp({a}, {b}, 0.3)", f"torch.addcmul({a}, {a}, {b})", f"torch.where({a} > {b}, {a}, {b})",
         f"torch.atan2({a}, {b})", f"{a}.to(torch.float32).double()", f"{a}.pow(2)", f"torch.nn.functional.gelu({a})",
-        f"torch.fmod({a}, 2.0)", f"torch.heaviside({a}, {b})", f"{a}.nan_to_num()", f"torch.addcdiv({a}, {b}, 1 + {b}**2)",
+        f"torch.fmod({a}, 2.0)", f"torch.heaviside({a}, {b})", f"{a}.nan_to_num()",
+        f"torch.addcdiv({a}, {b}, 1 + {b}**2)",
     )  # fmt: skip
 
 
@@ -158,11 +159,12 @@ def attention(p: Pick) -> str | None:
     m, low, dim = p.mask(scores), p.low(), p.of(-1, -2)
     return p.of(
         f"{scores}.masked_fill({m}, {low}).softmax({dim})", f"torch.where({m}, {low}, {scores}).softmax({dim})",
-        f"({scores} + torch.zeros(()).double().masked_fill({m}, {low})).softmax({dim})", f"{scores}.softmax({dim}) * ~{m}",
-        f"{scores}.masked_fill({m}, {low}).log_softmax({dim})", f"{scores}.masked_fill({m}, {low}).logsumexp({dim})",
-        f"{scores}.masked_fill({m}, {low})", f"{scores}.masked_fill({m}, {low}).amax({dim}, keepdim=True)",
-        f"{scores}.masked_fill({m}, {low}).exp()", f"torch.where({m}, {scores}, 0.0)",
-        f"{scores}.masked_fill({m}, {low}).argmax({dim})", f"{scores}.masked_fill({m}, {low}).logcumsumexp({dim})",
+        f"({scores} + torch.zeros(()).double().masked_fill({m}, {low})).softmax({dim})",
+        f"{scores}.softmax({dim}) * ~{m}", f"{scores}.masked_fill({m}, {low}).log_softmax({dim})",
+        f"{scores}.masked_fill({m}, {low}).logsumexp({dim})", f"{scores}.masked_fill({m}, {low})",
+        f"{scores}.masked_fill({m}, {low}).amax({dim}, keepdim=True)", f"{scores}.masked_fill({m}, {low}).exp()",
+        f"torch.where({m}, {scores}, 0.0)", f"{scores}.masked_fill({m}, {low}).argmax({dim})",
+        f"{scores}.masked_fill({m}, {low}).logcumsumexp({dim})",
     )  # fmt: skip
 
 
@@ -180,7 +182,8 @@ def fused_attention(p: Pick) -> str | None:
     blocked = f"mask({SEQ}, {SEQ}, {p.of('future', 'random', 'window')!r}, {p.seed})"
     call = "torch.nn.functional.scaled_dot_product_attention"
     return (q and k and v) and p.of(
-        f"{call}({q}, {k}, {v}, is_causal=True)", f"{call}({q}, {k}, {v})", f"{call}({q}, {k}, {v}, attn_mask=~{blocked})",
+        f"{call}({q}, {k}, {v}, is_causal=True)", f"{call}({q}, {k}, {v})",
+        f"{call}({q}, {k}, {v}, attn_mask=~{blocked})",
         f"{call}({q}[:, None], {k}[:, None], {v}[:, None], "
         f"attn_mask=torch.zeros(()).double().masked_fill({blocked}, -torch.inf))[:, 0]",
         f"{call}({q}[:, :2], {k}, {v}, is_causal=True)",
@@ -197,9 +200,9 @@ def folding(p: Pick) -> str | None:
         f"{a}.prod({d}, keepdim={keep})", f"{a}.logsumexp({d})", f"{a}.var({d}, correction=0, keepdim={keep})",
         f"{a}.max({d}).values", f"{a}.argmin({d})", f"{a}.median({d}).values", f"{a}.norm(dim={d}, keepdim={keep})",
         f"({a} > 0).any({d}, keepdim={keep})", f"{a}.cumsum({d})", f"{a}.cumprod({d})", f"{a}.cummax({d}).values",
-        f"{a}.flip({d}).cumsum({d}).flip({d})", f"{a}.diff(dim={d})", f"{a}.sum()", f"torch.std_mean({a}, {d}, correction=0)[0]",
-        f"{a}.logcumsumexp({d})", f"{a}.min({d}).indices", f"{a}.nanmean({d})", f"{a}.count_nonzero({d})",
-        f"{a}.quantile(0.4, dim={d})",
+        f"{a}.flip({d}).cumsum({d}).flip({d})", f"{a}.diff(dim={d})", f"{a}.sum()",
+        f"torch.std_mean({a}, {d}, correction=0)[0]", f"{a}.logcumsumexp({d})", f"{a}.min({d}).indices",
+        f"{a}.nanmean({d})", f"{a}.count_nonzero({d})", f"{a}.quantile(0.4, dim={d})",
     )  # fmt: skip
 
 
@@ -210,12 +213,13 @@ def viewing(p: Pick) -> str | None:
     d, e, n = p.dim(a), p.dim(a), p.size(a, p.dim(a))
     k = p.draw(st.integers(0, max(0, p.size(a, d) - 1)))
     return p.of(
-        f"{a}.transpose({d}, {e})", f"{a}.select({d}, {k})", f"{a}.narrow({d}, {k}, {p.size(a, d) - k})", f"{a}.unsqueeze({d})",
-        f"{a}.flip({d})", f"{a}.roll({p.of(1, -1, 2)}, {d})", f"torch.cat([{a}, {a}], {d})", f"{a}.reshape(-1)",
-        f"{a}.unfold({d}, {p.of(2, 1)}, 1)", f"torch.stack([{a}, {a}.clone()], {d})", f"{a}.repeat_interleave(2, {d})",
-        f"{a}.unsqueeze(0).expand({n}, *[-1] * {p.values[a].dim()})", f"{a}.diagonal()", f"{a}.contiguous()", f"{a}.clone()",
-        f"torch.tensor_split({a}, 2, {d})[0]", f"{a}.unflatten({d}, (-1, 1))", f"{a}.movedim({d}, 0)", f"{a}.mT",
-        f"{a}.tril()", f"{a}.triu({p.of(0, 1, -1)})", f"{a}.rot90() if {a}.dim() > 1 else {a}.clone()",
+        f"{a}.transpose({d}, {e})", f"{a}.select({d}, {k})", f"{a}.narrow({d}, {k}, {p.size(a, d) - k})",
+        f"{a}.unsqueeze({d})", f"{a}.flip({d})", f"{a}.roll({p.of(1, -1, 2)}, {d})", f"torch.cat([{a}, {a}], {d})",
+        f"{a}.reshape(-1)", f"{a}.unfold({d}, {p.of(2, 1)}, 1)", f"torch.stack([{a}, {a}.clone()], {d})",
+        f"{a}.repeat_interleave(2, {d})", f"{a}.unsqueeze(0).expand({n}, *[-1] * {p.values[a].dim()})",
+        f"{a}.diagonal()", f"{a}.contiguous()", f"{a}.clone()", f"torch.tensor_split({a}, 2, {d})[0]",
+        f"{a}.unflatten({d}, (-1, 1))", f"{a}.movedim({d}, 0)", f"{a}.mT", f"{a}.tril()",
+        f"{a}.triu({p.of(0, 1, -1)})", f"{a}.rot90() if {a}.dim() > 1 else {a}.clone()",
         f"torch.nn.functional.pad({a}, ({p.of(1, 0)}, {p.of(1, -1)}))",
     )  # fmt: skip
 
@@ -232,8 +236,8 @@ def writing(p: Pick) -> str | None:
     other = view.replace(a, b, 1)
     change = p.of(
         f".copy_({other}.clone())", ".zero_()", ".fill_(2.0)", f".add_({other}.clone())", ".mul_(0)", ".tanh_()",
-        f".mul_({other}.clone())", ".clamp_(min=0)", f".masked_fill_({other} > 0, 0.5)", ".neg_()", f".sub_({other}.mean())",
-        ".exponential_(generator=torch.Generator().manual_seed(0))", ".round_()",
+        f".mul_({other}.clone())", ".clamp_(min=0)", f".masked_fill_({other} > 0, 0.5)", ".neg_()",
+        f".sub_({other}.mean())", ".exponential_(generator=torch.Generator().manual_seed(0))", ".round_()",
     )  # fmt: skip
     return f"{a} = {a}.clone(); {view}{change}; {a}" if p.draw(st.booleans()) else f"{view}{change}"
 
@@ -255,16 +259,17 @@ def indexing(p: Pick) -> str | None:
         f"{a}.movedim({d}, 0)[{row}]", f"torch.take({a}, {index})", f"{a}.scatter_reduce({d}, {index}, {b}, 'amax')",
         f"{a}.index_put(({row},), {b}) if {d} in (0, {-len(shape)}) else {a}.tanh()", f"table[({labelled}) % 5]",
         f"torch.nn.functional.one_hot({labelled}, {n}).double()", f"{a}.index_fill({d}, {row}, 0.0)",
-        f"torch.take_along_dim({a}, {index}, {d})", f"{a}.scatter({d}, {index}, 0.0)", f"{a}.index_add({d}, {fixed}, {b}, alpha=2)",
+        f"torch.take_along_dim({a}, {index}, {d})", f"{a}.scatter({d}, {index}, 0.0)",
+        f"{a}.index_add({d}, {fixed}, {b}, alpha=2)",
         f"torch.nn.functional.embedding(({labelled}).clamp(max=4), table)",
     )  # fmt: skip
 
 
 _IN_SLOTS = (
-    "z.tanh()", "z.flip(0)", "z.cumsum(0)", "z + z.mean(0)", "z.roll(1, 0)", "z[:1].expand_as(z)", "z.softmax(0)", "z * 2",
-    "torch.cat([z[1:], z[:1]])", "z * torch.ones_like(z).sum()", "z.sort(0).values", "z - z.amax()", "z.reshape(z.shape)",
-    "z / (1 + z.abs().sum(-1, keepdim=True))", "z", "z.clone().fill_(1)", "torch.zeros_like(z)", "z.detach().round()",
-    "z * torch.arange(1, 1 + len(z)).reshape(-1, *[1] * (z.dim() - 1))",
+    "z.tanh()", "z.flip(0)", "z.cumsum(0)", "z + z.mean(0)", "z.roll(1, 0)", "z[:1].expand_as(z)", "z.softmax(0)",
+    "z * 2", "torch.cat([z[1:], z[:1]])", "z * torch.ones_like(z).sum()", "z.sort(0).values", "z - z.amax()",
+    "z.reshape(z.shape)", "z / (1 + z.abs().sum(-1, keepdim=True))", "z", "z.clone().fill_(1)", "torch.zeros_like(z)",
+    "z.detach().round()", "z * torch.arange(1, 1 + len(z)).reshape(-1, *[1] * (z.dim() - 1))",
 )  # fmt: skip
 
 
@@ -277,15 +282,16 @@ def slots(p: Pick) -> str | None:
     b = p.tensor(lambda t: t.is_floating_point() and t.dim() > 1 and t.shape[0] == n)
     key = f"{a}.flatten(1)[:, 0]"
     choose = p.of(
-        f"{key}.argsort()", f"({key} > 0).nonzero()[:, 0]", f"{key}.topk({max(1, n - 1)}).indices", f"torch.where({key} > 0)[0]",
-        f"{key}.sort(descending=True, stable=True).indices", f"{key}.topk(1).indices", f"({key}.round() % 3).long().argsort(stable=True)",
-        f"torch.nonzero({key} > {p.of('2.0', '-9.0')}).squeeze(-1)",
+        f"{key}.argsort()", f"({key} > 0).nonzero()[:, 0]", f"{key}.topk({max(1, n - 1)}).indices",
+        f"torch.where({key} > 0)[0]", f"{key}.sort(descending=True, stable=True).indices", f"{key}.topk(1).indices",
+        f"({key}.round() % 3).long().argsort(stable=True)", f"torch.nonzero({key} > {p.of('2.0', '-9.0')}).squeeze(-1)",
     )  # fmt: skip
     work = p.of(*_IN_SLOTS)
     base = p.of(f"torch.zeros_like({b})", f"{b}.clone()", f"torch.empty_like({b}).fill_(1)")
     back = p.of(
-        f"({base}).index_add(0, i, z)", f"({base}).index_copy(0, i, z)", f"({base}).index_put((i,), z)", f"({base}).index_put((i,), z, True)",
-        "z.sum(0)", "z[i.argsort()] if len(i) == len(z) else z", f"({base}).scatter(0, i.reshape(-1, *[1] * (z.dim() - 1)).expand_as(z), z)",
+        f"({base}).index_add(0, i, z)", f"({base}).index_copy(0, i, z)", f"({base}).index_put((i,), z)",
+        f"({base}).index_put((i,), z, True)", "z.sum(0)", "z[i.argsort()] if len(i) == len(z) else z",
+        f"({base}).scatter(0, i.reshape(-1, *[1] * (z.dim() - 1)).expand_as(z), z)",
         f"torch.empty_like({b}).copy_({base}).index_copy_(0, i, z)", "z", "z.mean()", "z[:1].sum(0)",
     )  # fmt: skip
     return f"i = {choose}; z = {b}[i]; z = {work}; z = {work if p.draw(st.booleans()) else 'z'}; {back}"
@@ -298,10 +304,11 @@ def by_mask(p: Pick) -> str | None:
     b, m = p.like(a), p.mask(a)
     chosen = p.of(f"({b} > 0)", f"({m}).expand({b}.shape)")
     return p.of(
-        f"{a}[{chosen}].sum()", f"torch.masked_select({a}, {chosen}).mean().nan_to_num()", f"torch.ones_like({a}[{chosen}]).sum()",
-        f"{a}.masked_scatter({chosen}, {b})", f"{a}.index_put(({chosen},), torch.tensor(0.5).double())",
-        f"{a}.index_put(({chosen},), {b}[{chosen}])", f"{a}.masked_fill({chosen}, 0.0)", f"{chosen}.sum()",
-        f"torch.where({chosen}, {a}, {b})", f"torch.where({m}, {a}, 0.0)", f"({chosen}).cumsum(-1)",
+        f"{a}[{chosen}].sum()", f"torch.masked_select({a}, {chosen}).mean().nan_to_num()",
+        f"torch.ones_like({a}[{chosen}]).sum()", f"{a}.masked_scatter({chosen}, {b})",
+        f"{a}.index_put(({chosen},), torch.tensor(0.5).double())", f"{a}.index_put(({chosen},), {b}[{chosen}])",
+        f"{a}.masked_fill({chosen}, 0.0)", f"{chosen}.sum()", f"torch.where({chosen}, {a}, {b})",
+        f"torch.where({m}, {a}, 0.0)", f"({chosen}).cumsum(-1)",
     )  # fmt: skip
 
 
@@ -312,9 +319,11 @@ def ordering(p: Pick) -> str | None:
     d = p.dim(a)
     n = p.size(a, d)
     return n and p.of(
-        f"{a}.sort({d}).values", f"{a}.argsort({d}).double()", f"{a}.topk({n}, {d}).values", f"{a}.topk(1, {d}).indices.double()",
-        f"{a}.argsort({d}).argsort({d}).double()", f"{a}.gather({d}, {a}.argsort({d}))", f"{a}.kthvalue({n}, {d}).values",
-        f"{a}.gather({d}, {a}.argsort({d}).argsort({d}))", f"torch.bincount(({a} > 0).flatten().long(), minlength=2).double()",
+        f"{a}.sort({d}).values", f"{a}.argsort({d}).double()", f"{a}.topk({n}, {d}).values",
+        f"{a}.topk(1, {d}).indices.double()", f"{a}.argsort({d}).argsort({d}).double()",
+        f"{a}.gather({d}, {a}.argsort({d}))", f"{a}.kthvalue({n}, {d}).values",
+        f"{a}.gather({d}, {a}.argsort({d}).argsort({d}))",
+        f"torch.bincount(({a} > 0).flatten().long(), minlength=2).double()",
         f"torch.searchsorted({a}.flatten().sort().values, {a}.contiguous())", f"({a}.abs() * 2).long().unique().sum()",
     )  # fmt: skip
 
@@ -325,11 +334,13 @@ def convolving(p: Pick) -> str | None:
     fixed = f"known({HIDDEN}, {HIDDEN}, 2, seed={seed})"
     F = "torch.nn.functional"
     return a and p.of(
-        f"{F}.conv1d({F}.pad({a}, (1, 0)), {fixed})", f"{F}.conv1d({a}, {fixed}, padding=1)", f"{F}.conv1d({a}, w[:, :, None], v)",
+        f"{F}.conv1d({F}.pad({a}, (1, 0)), {fixed})", f"{F}.conv1d({a}, {fixed}, padding=1)",
+        f"{F}.conv1d({a}, w[:, :, None], v)",
         f"{F}.conv1d({a}, {fixed}[:, :1], groups={HIDDEN}, dilation=2, padding=2)", f"{F}.avg_pool1d({a}, 2, 1)",
-        f"{F}.conv_transpose1d({a}, {fixed}, stride=2)", f"{F}.max_pool1d({a}, 2, 1)", f"{F}.pad({a}, (1, 1), mode='reflect')",
-        f"{F}.batch_norm({a}, None, None, training=True)", f"{F}.instance_norm({a})", f"{F}.group_norm({a}, 1)",
-        f"{F}.pad({a}, (2, 0), mode='replicate')", f"{F}.pad({a}, (1, 0), mode='circular')",
+        f"{F}.conv_transpose1d({a}, {fixed}, stride=2)", f"{F}.max_pool1d({a}, 2, 1)",
+        f"{F}.pad({a}, (1, 1), mode='reflect')", f"{F}.batch_norm({a}, None, None, training=True)",
+        f"{F}.instance_norm({a})", f"{F}.group_norm({a}, 1)", f"{F}.pad({a}, (2, 0), mode='replicate')",
+        f"{F}.pad({a}, (1, 0), mode='circular')",
     )  # fmt: skip
 
 
@@ -342,7 +353,8 @@ def complex_views(p: Pick) -> str | None:
     angle = f"torch.polar(torch.ones({p.size(a, -1) // 2}).double(), known({p.size(a, -1) // 2}, seed={seed}))"
     return p.of(
         f"torch.view_as_real(torch.view_as_complex({half}) * {angle}).flatten(-2)",
-        f"torch.view_as_complex({half}).abs()", f"torch.view_as_complex({half}).imag", f"torch.view_as_complex({half}).conj().real",
+        f"torch.view_as_complex({half}).abs()", f"torch.view_as_complex({half}).imag",
+        f"torch.view_as_complex({half}).conj().real",
     )  # fmt: skip
 
 
@@ -400,7 +412,7 @@ def programs(draw: st.DrawFn) -> list[str]:
     values = execute(lines, x, weights)
     for _ in range(draw(st.integers(1, 12), label="ops")):
         line = draw(st.sampled_from(MOVES))(Pick(draw, values))
-        if line is None:
+        if not line:
             continue
         *before, last = line.split("; ")
         candidate = [*lines, "; ".join([*before, f"y{len(lines)} = {last}"])]
@@ -484,4 +496,5 @@ def test_no_program_moves_what_flow_says_it_cannot(lines: list[str], order: list
         if value.is_floating_point():
             wrong |= (claim == BLOCKED) & (value > -1e30)
         where = wrong.nonzero()[:1].tolist()
-        assert not where, f"{name}{where[0]}: brute force {truth[wrong][0]}, flow {claim[wrong][0]}, value {value[wrong][0]}"
+        found = f"brute force {truth[wrong][:1]}, flow {claim[wrong][:1]}, value {value[wrong][:1]}"
+        assert not where, f"{name}{where[0]}: {found}"

@@ -152,7 +152,7 @@ class Flow(TorchDispatchMode):
         if self.watch is not None and not known:
             self.watch(plan.name, apply, decomposed or operands, outputs)
         self._store(outputs, labels, operands, plan, args, kwargs)
-        if plan.elementwise and not known:
+        if plan.elementwise and outputs and not known:
             choices.follow(func, args, kwargs, operands, outputs[0])
         if sizes is not None:
             sizes.store(in_place=plan.mutates and not plan.outs)

@@ -146,7 +146,7 @@ class Mirror:
         count = tensor.untyped_storage().nbytes() // size
         assert record.uniform is not None
         if record.uniform == KNOWN and tensor.device.type != "meta":
-            whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage(), 0, (count,))
+            whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage(), 0, (count,), (1,))
             record.plane = by_value(whole).plane.contiguous()
         else:
             record.plane = torch.full((count,), record.uniform, dtype=DTYPE)
@@ -202,7 +202,7 @@ def _seen(flat: Tensor, unit: int, tensor: Tensor) -> Tensor | None:
     shape, size, period = tensor.shape, tensor.element_size(), unit * len(flat)
     if not tensor.numel():
         return flat.new_empty(shape)
-    start, inside = divmod(tensor.storage_offset() * size % period, unit)
+    start, inside = divmod(int(tensor.storage_offset()) * size % period, unit)
     last = start  # the unit of the last element, and where in its unit it lies
     strides = []
     for n, stride in zip(shape, tensor.stride(), strict=True):

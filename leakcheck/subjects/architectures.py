@@ -63,7 +63,7 @@ def build(model_type: str, seed: int = 0) -> PreTrainedModel:
         Exception: whatever the configuration or the model raises.
     """
     config = AutoConfig.for_model(model_type)
-    model_class = AutoModelForCausalLM._model_mapping[type(config)]
+    model_class: Any = AutoModelForCausalLM._model_mapping[type(config)]
     part = next((c for c in vars(config).values() if type(c) is model_class.config_class), None)
     if type(config) is not model_class.config_class and part is not None:
         config = part  # the causal LM is a part of what the type names

@@ -83,9 +83,9 @@ def attend(
         return high if extra is None else torch.maximum(high, extra)
 
     out = over(kv)
-    k = L.unexpanded(k.plane, keep=-2)
-    same = kv.shape[-1] == 1 and bool((kv == k).all())
-    lse = (out if same else over(k)).squeeze(-1)
+    of_key = L.unexpanded(k.plane, keep=-2)
+    same = kv.shape[-1] == 1 and bool((kv == of_key).all())
+    lse = (out if same else over(of_key)).squeeze(-1)
     if queries and keys and extra is None and (keys == 1 or causal or seen is not None):
         out = _alone(out, by_head(L.unexpanded(L.floor(value.labels).plane, keep=-2)), seen, keys)
     shape = (*query.shape[:-1], value.shape[-1])

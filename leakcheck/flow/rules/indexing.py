@@ -231,8 +231,8 @@ def put(
         if not include_self:
             plane[at] = ZERO
         flat = torch.arange(plane.numel()).reshape(plane.shape)[at]  # where each element goes
-        values = brought.plane.expand(flat.shape).clamp(min=KNOWN).reshape(-1)
-        return Labels(plane.view(-1).scatter_reduce(0, flat.reshape(-1), values, "amax").view(plane.shape))
+        highest = brought.plane.expand(flat.shape).clamp(min=KNOWN).reshape(-1)
+        return Labels(plane.view(-1).scatter_reduce(0, flat.reshape(-1), highest, "amax").view(plane.shape))
     owned = routing.put(x, indices, values, brought, keeps)
     if owned is not None:
         return owned
@@ -241,8 +241,8 @@ def put(
         if indices[0] is given[0] and len(given) == 1 and _same_for_all(brought, x.dim() - given[0].value.dim()):
             chosen = given[0].labels.settled().view(lambda t: t.reshape(*t.shape, *(1,) * (x.dim() - t.dim())))
             return L.join(base, chosen, brought.settled()).expand(x.shape)
-        highest = max(brought.settled().highest, *(i.labels.settled().highest for i in given))
-        return L.join(base, Labels.full(x.shape, highest))
+        every = max(brought.settled().highest, *(i.labels.settled().highest for i in given))
+        return L.join(base, Labels.full(x.shape, every))
     dims = _indexed(indices)
     narrow = [1 if d in dims else n for d, n in enumerate(x.shape)]  # x with one element along the labelled dims
     at = tuple(

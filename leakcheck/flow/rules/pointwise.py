@@ -4,6 +4,7 @@ Here are those that block (a known zero, a mask), and those whose zeros and bloc
 operands are constant, the result itself says what it is.
 """
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -177,11 +178,11 @@ def _masks(x: Any, labels: Labels, scale: Scalar) -> tuple[Tensor | None, Tensor
         low = low & ~hard
         return hard if L.some(hard) else None, low if L.some(low) else None
     if isinstance(x, (float, int)):
-        low = x * scale
+        number = x * scale
         every = torch.ones((), dtype=torch.bool)
-        return (every if low <= L.HARD_MASK else None), (every if L.HARD_MASK < low <= L.SOFT_MASK else None)
-    hard = _is_blocked(labels) if scale >= ABSORBED else None
-    return hard, labels.is_soft() if labels.soft and scale >= ABSORBED else None
+        return (every if number <= L.HARD_MASK else None), (every if L.HARD_MASK < number <= L.SOFT_MASK else None)
+    blocked = _is_blocked(labels) if scale >= ABSORBED else None
+    return blocked, labels.is_soft() if labels.soft and scale >= ABSORBED else None
 
 
 def _constant(labels: Labels) -> Tensor:
@@ -287,10 +288,7 @@ def _where_label(labels: Labels, label: int) -> Tensor | None:
 
 def _or(*masks: Tensor | None) -> Tensor | None:
     present = [mask for mask in masks if mask is not None]
-    result = present[0] if present else None
-    for mask in present[1:]:
-        result = result | mask
-    return result
+    return reduce(Tensor.logical_or, present) if present else None
 
 
 def _and(a: Tensor | None, b: Tensor | None) -> Tensor | None:

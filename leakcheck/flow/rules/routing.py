@@ -6,6 +6,8 @@ caller then settles, which is always sound.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,17 @@ from leakcheck.flow.operand import Operand
 from leakcheck.flow.selection import COORDINATE, SLOT, Owners, Selection
 
 _numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The first column of an index that was expanded along the others."""
+
+    value: Tensor
+    labels: Labels
+
+
+Index = Operand | _Column
 
 
 def selection(rows: Tensor, arrangement: int, **more: object) -> Selection:
@@ -37,7 +50,7 @@ def bag_of(x: Operand) -> int | None:
     return x.facts.get("bag")
 
 
-def take(x: Operand, indices: Sequence[Operand | None]) -> Labels | None:
+def take(x: Operand, indices: Sequence[Index | None]) -> Labels | None:
     """`x[..., indices, ...]` where all indices that depend on tokens belong to one selection."""
     given = [i for i in indices if i is not None]
     if len(given) == 1 and x.labels.owners is not None:
@@ -65,7 +78,7 @@ def take(x: Operand, indices: Sequence[Operand | None]) -> Labels | None:
     return Labels(plane, Owners(codes, index.selections))
 
 
-def _from_slots(x: Operand, indices: Sequence[Operand | None], index: Operand) -> Labels | None:
+def _from_slots(x: Operand, indices: Sequence[Index | None], index: Index) -> Labels | None:
     """`x[inverse]`: the element in the slot of a given row is the row's own, wherever the slot is."""
     owners, held = index.labels.owners, x.labels.owners
     if owners is None or held is None or not owners.codes.numel() or not bool((owners.kinds() == SLOT).all()):
@@ -87,7 +100,7 @@ def gather(x: Operand, dim: int, index: Operand) -> Labels | None:
 
 
 def put(
-    x: Operand, indices: Sequence[Operand | None], values: Operand | None, brought: Labels, keeps: bool
+    x: Operand, indices: Sequence[Index | None], values: Operand | None, brought: Labels, keeps: bool
 ) -> Labels | None:
     """`x[..., indices, ...] (+)= values` where all indices belong to one selection and say where their row is."""
     given = [i for i in indices if i is not None]
@@ -142,22 +155,15 @@ def scatter_rows(x: Operand, dim: int, index: Operand, brought: Labels, replaces
     return None if column is None else put(x, [column], None, brought, not replaces)
 
 
-class _Column:
-    """The first column of an index that was expanded along the others."""
-
-    def __init__(self, index: Operand):
-        first = (slice(None), *(0,) * (index.dim() - 1))
-        self.value = index.value[first]
-        self.labels = index.labels.view(lambda t: t[first])
-
-
-def _same_along_the_rest(index: Operand) -> "_Column | None":
-    if not index.value.numel() or any(s != 0 and n > 1 for s, n in zip(index.value.stride()[1:], index.shape[1:], strict=True)):
+def _same_along_the_rest(index: Operand) -> _Column | None:
+    rest = zip(index.value.stride()[1:], index.shape[1:], strict=True)
+    if not index.value.numel() or any(stride != 0 and n > 1 for stride, n in rest):
         return None
-    return _Column(index)
+    first: Any = (slice(None), *(0,) * (index.dim() - 1))
+    return _Column(index.value[first], index.labels.view(lambda t: t[first]))
 
 
-def _one_owner(given: Sequence[Operand]) -> Owners | None:
+def _one_owner(given: Sequence[Index]) -> Owners | None:
     """The owners of all indices, if every element has one, and the same in each index."""
     found: Owners | None = None
     for index in given:
@@ -172,7 +178,7 @@ def _one_owner(given: Sequence[Operand]) -> Owners | None:
     return found
 
 
-def _bring(selection: Selection, content: Labels, indices: Sequence[Operand | None]) -> None:
+def _bring(selection: Selection, content: Labels, indices: Sequence[Index | None]) -> None:
     """Remember what rows bring along, also those that were not taken in this run."""
     if selection.potential is None or not selection.coordinates:
         selection.brings(content.highest)
@@ -188,7 +194,7 @@ def _bring(selection: Selection, content: Labels, indices: Sequence[Operand | No
     selection.potential = torch.maximum(selection.potential, rows)
 
 
-def _coordinates(selection: Selection, given: Sequence[Operand]) -> list[Tensor] | None:
+def _coordinates(selection: Selection, given: Sequence[Index]) -> list[Tensor] | None:
     """The coordinates of all rows, for indices that are coordinates; `None` if one is not."""
     at = []
     for index in given:
@@ -201,7 +207,7 @@ def _coordinates(selection: Selection, given: Sequence[Operand]) -> list[Tensor]
 
 
 def _where_all_rows_go(
-    selection: Selection, indices: Sequence[Operand | None], given: Sequence[Operand], x: Operand
+    selection: Selection, indices: Sequence[Index | None], given: Sequence[Index], x: Operand
 ) -> Tensor | None:
     at = _coordinates(selection, given)
     if at is None:
@@ -220,7 +226,7 @@ def _is_slot_number(values: Operand | None, index: Owners, selection: Selection,
     return torch.equal(values.value.expand(index.codes.shape), torch.arange(len(index.codes)))
 
 
-def _along(rows: Tensor, result: Tensor, indices: Sequence[Operand | None]) -> Tensor:
+def _along(rows: Tensor, result: Tensor, indices: Sequence[Index | None]) -> Tensor:
     """One value for each element of the indices, laid along the dims of the result that come from them."""
     used = [d for d, i in enumerate(indices) if i is not None]
     adjacent = used == list(range(used[0], used[-1] + 1))

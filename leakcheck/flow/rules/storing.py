@@ -102,12 +102,12 @@ def repeat(x: Operand, repeats: Sequence[int]) -> Labels:
 
 @rule("aten::flip", rowwise=True, soft=True)
 def flip(x: Operand, dims: Sequence[int]) -> Labels:
-    return x.labels.view(lambda t: t.flip(dims))
+    return x.labels.view(lambda t: t.flip(tuple(dims)))
 
 
 @rule("aten::roll", rowwise=True, soft=True)
 def roll(x: Operand, shifts: Sequence[int], dims: Sequence[int] = ()) -> Labels:
-    return x.labels.view(lambda t: t.roll(shifts, dims))
+    return x.labels.view(lambda t: t.roll(tuple(shifts), tuple(dims)))
 
 
 @rule("aten::constant_pad_nd")
