@@ -359,8 +359,8 @@ def complex_views(p: Pick) -> str | None:
 
 
 MOVES: list[Move] = [
-    elementwise, with_constants, parameters, mixing, attention, apply_weights, fused_attention, folding, viewing, writing,
-    indexing, slots, by_mask, ordering, convolving, complex_views,
+    elementwise, with_constants, parameters, mixing, attention, apply_weights, fused_attention, folding, viewing,
+    writing, indexing, slots, by_mask, ordering, convolving, complex_views,
 ]  # fmt: skip
 
 

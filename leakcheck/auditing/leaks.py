@@ -10,7 +10,7 @@ from leakcheck.auditing.verdicts import contradicted
 from leakcheck.checkpoints import source
 from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
 from leakcheck.flow.blame import Blame, Link
-from leakcheck.flow.reports import Place
+from leakcheck.flow.reports import CONTROL_FLOW, Place
 from leakcheck.lineage.trace import Passed
 from leakcheck.subjects.subject import Subject
 
@@ -135,7 +135,7 @@ def _gradient_only(examined: Examined, context: _Context) -> Finding:
 _HOLES = {
     "op without a rule": codes.NO_RULE,
     "rule failed": codes.NO_RULE,
-    "token-dependent control flow": codes.CONTROL_FLOW,
+    CONTROL_FLOW: codes.CONTROL_FLOW,
 }
 
 

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from leakcheck.checkpoints.axes import Axes
-from leakcheck.checkpoints.reading import Spot
+from leakcheck.checkpoints.reading import Reading, Spot
 from leakcheck.checkpoints.recorder import record
 from leakcheck.config import Configuration
 from leakcheck.findings import Control
 from leakcheck.flow.blame import Blame, blame
 from leakcheck.flow.labels import LARGEST
-from leakcheck.flow.reports import Hole, SoftMask
-from leakcheck.flow.trace import Trace, Tracer, Violation, conclude
+from leakcheck.flow.reports import CONTROL_FLOW, Hole, SoftMask
+from leakcheck.flow.trace import Trace, Violation, conclude, traced
 from leakcheck.flow.widening import explained
 from leakcheck.probes.probe import Prober
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import input_embedding
 
 _ROWS = 2  # of a traced batch: with one alone, what mixes up rows and positions would go unseen
-_CARRIED = ("op without a rule", "rule failed")  # kinds of holes that labels show behind them; others they do not
+_CARRIED = ("op without a rule", "rule failed")  # kinds of holes that labels show behind them
 UNTRACEABLE = "untraceable forward"  # a hole of the audit's own: the subject runs, but not with labels
 
 
@@ -82,11 +82,13 @@ class Prover:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             carries = f"every output may depend on every input; with labels the forward stops with {reason}"
             return Proof(holes=(Hole(f"{type(self.model).__name__}.forward", UNTRACEABLE, carries, None),))
-        if configuration.attention not in self._controls:
+        if not self._controls.get(configuration.attention):
             self._controls[configuration.attention] = self._planted(configuration, tokens, valid, trace)
-        if any(hole.kind not in _CARRIED for hole in trace.holes):
-            horizon = horizon or None
-            horizons = {spot: seen or None for spot, seen in horizons.items()}
+        if any(hole.kind == CONTROL_FLOW for hole in trace.holes):
+            # The program knew more of its tokens than labels say: what they say may be too late, and too early.
+            horizon, horizons = None, dict.fromkeys(horizons)
+        elif any(hole.kind not in _CARRIED for hole in trace.holes):
+            horizon, horizons = horizon or None, {spot: seen or None for spot, seen in horizons.items()}
         return Proof(
             horizon=horizon,
             horizons=horizons,
@@ -119,24 +121,22 @@ class Prover:
         """The trace, the horizon of the logits, those of the checkpoints."""
         axes = Axes(*tokens.shape)
         with self._running(configuration) as run:
-            tracer = Tracer(self.model, tokens)
-            try:
-                with tracer:
-                    logits, recording = record(lambda: run(tokens), **self.plan.watch())
-                    # Readings run pieces of the subject again, whose results need labels too.
-                    readings = self.plan.readings(recording, axes)
-                horizons: dict[Spot, int | None] = {}
-                for reading in readings:
-                    if reading.tensors:
-                        seen = [_ahead(axes.rows(tracer.read(tensor)), valid) for tensor in reading.tensors]
-                        horizons[reading.spot] = _furthest([*seen, horizons.get(reading.spot, 0)])
-                output = tracer.read(logits)
-                horizon = _ahead(output.flatten(2), valid)
-                if tracer.reports.widened:
-                    explained(run, tokens, tracer.reports)
-                return conclude(tracer, output, valid), horizon, horizons
-            finally:
-                tracer.close()
+
+            def watched() -> tuple[Tensor, list[Reading]]:
+                logits, recording = record(lambda: run(tokens), **self.plan.watch())
+                # Readings run pieces of the subject again, whose results need labels too.
+                return logits, self.plan.readings(recording, axes)
+
+            tracer, (logits, readings) = traced(watched, self.model, tokens)
+            horizons: dict[Spot, int | None] = {}
+            for reading in readings:
+                if reading.tensors:
+                    seen = [_ahead(axes.rows(tracer.read(tensor)), valid) for tensor in reading.tensors]
+                    horizons[reading.spot] = _furthest([*seen, horizons.get(reading.spot, 0)])
+            output = tracer.read(logits)
+            if tracer.reports.widened:
+                explained(run, tokens, tracer.reports)
+        return conclude(tracer, output, valid), _ahead(output.flatten(2), valid), horizons
 
     def _planted(
         self, configuration: Configuration, tokens: Tensor, valid: Tensor, clean: Trace
@@ -146,8 +146,8 @@ class Prover:
         if not len(usable):
             return ()
         at = int(usable[len(usable) // 2])
-        if not clean.covered[:, at : at + 2].all():
-            return ()  # a hole is in the way of what would be planted, and forbids a proof by itself
+        if clean.holes or not clean.covered.all():
+            return ()  # a hole may be in the way of what would be planted, and forbids a proof by itself
 
         def plant(module: nn.Module, args: tuple, output: Any) -> Any:
             if not isinstance(output, Tensor) or output.shape[:2] != tokens.shape:

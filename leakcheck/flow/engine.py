@@ -20,7 +20,7 @@ from leakcheck.flow.context import Context, Instead, tensors_of
 from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, UNWRITTEN, Labels, join
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import Rule, rule_for
-from leakcheck.flow.reports import LEAVES, Reports
+from leakcheck.flow.reports import CONTROL_FLOW, LEAVES, Reports
 from leakcheck.flow.sizes import Sizes
 from leakcheck.flow.storage import Mirror
 
@@ -96,17 +96,16 @@ class Flow(TorchDispatchMode):
         operands: list[Operand] = []
         rowwise, soft = (rule.rowwise, rule.soft) if rule else (plan.pointwise and not plan.random, False)
 
-        def operand(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                made = Operand(value, self.mirror, rowwise=rowwise, soft=soft)
-                operands.append(made)
-                return made
-            if isinstance(value, (list, tuple)):
-                return [operand(item) for item in value]
-            return value
+        def operand(tensor: Tensor) -> Operand:
+            operands.append(Operand(tensor, self.mirror, rowwise=rowwise, soft=soft))
+            return operands[-1]
 
-        given = [operand(value) for value in args]
-        named = {name: operand(value) for name, value in kwargs.items() if name not in _STORING | plan.outs}
+        given = [_with_operands(value, operand) for value in args]
+        named = {
+            name: _with_operands(value, operand)
+            for name, value in kwargs.items()
+            if name not in _STORING and name not in plan.outs
+        }
         if plan.mutates:
             for x in operands:  # the op overwrites values that labels may rest on
                 if x.known and not all(other.known for other in operands):
@@ -186,7 +185,7 @@ class Flow(TorchDispatchMode):
     def _leaves(self, plan: _Plan, operands: Sequence[Operand]) -> int:
         """A token-dependent value becomes a Python number (`.item()`, `if tensor:`, `torch.equal`)."""
         if max(x.labels.settled().highest for x in operands) >= 0:
-            self.reports.hole(plan.name, "token-dependent control flow", LEAVES)
+            self.reports.hole(plan.name, CONTROL_FLOW, LEAVES)
         return HOLE
 
     def _decomposed(self, plan: _Plan, args: tuple, kwargs: dict) -> list[Operand] | None:
@@ -218,6 +217,15 @@ class Flow(TorchDispatchMode):
                 self.mirror.write(tensor, Labels.full(tensor.shape, max(highest, KNOWN)))
 
 
+def _with_operands(value: Any, operand: Callable[[Tensor], Operand]) -> Any:
+    """An argument with an operand in place of each tensor."""
+    if isinstance(value, Tensor):
+        return operand(value)
+    if isinstance(value, (list, tuple)):
+        return [_with_operands(item, operand) for item in value]
+    return value
+
+
 def _fitted(labels: Any, outputs: Sequence[Tensor]) -> Any:
     """Labels in the shapes of the outputs, in a list where a rule told them one by one.
 
@@ -238,7 +246,18 @@ def _plan(func: Any) -> _Plan:
     if schema is None:  # a higher-order op
         name = f"higher_order::{func.name()}"
         return _Plan(
-            name, rule_for(name, ""), False, False, False, False, (), frozenset(), False, False, None, HIGHER_ORDER.get(name)
+            name=name,
+            rule=rule_for(name, ""),
+            view=False,
+            random=False,
+            pointwise=False,
+            elementwise=False,
+            unreturned=(),
+            outs=frozenset(),
+            mutates=False,
+            allocates=False,
+            decomposition=None,
+            parts=HIGHER_ORDER.get(name),
         )
     returned = [r.alias_info for r in schema.returns]
     view = any(a is not None and not a.is_write for a in returned)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from leakcheck.flow.engine import Flow
-from leakcheck.flow.reports import LEAVES, Place, is_user_code
+from leakcheck.flow.reports import CONTROL_FLOW, LEAVES, Place, is_user_code
 
 Handler = Callable[["Escapes", Any, tuple, dict], Any]
 HANDLERS: dict[Any, Handler] = {}
@@ -42,7 +42,7 @@ def _value_leaves(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any
     with torch._C.DisableTorchFunction():
         labels = flow.mirror.read(args[0])
     if labels.settled().highest >= 0:
-        flow.reports.hole(f"Tensor.{_name(func)}", "token-dependent control flow", LEAVES)
+        flow.reports.hole(f"Tensor.{_name(func)}", CONTROL_FLOW, LEAVES)
     return func(*args, **kwargs)
 
 
@@ -53,7 +53,7 @@ def _size_leaves(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any:
         tensor = args[0] if args else next(iter(kwargs.values()))
         if flow.mirror.record(tensor).size >= 0 and (place := _reader(sys._getframe(1))) is not None:
             carries = "how large the tensor is depends on tokens"
-            flow.reports.hole_at(place, f"Tensor.{_name(func)}", "token-dependent control flow", carries)
+            flow.reports.hole_at(place, f"Tensor.{_name(func)}", CONTROL_FLOW, carries)
     return func(*args, **kwargs)
 
 

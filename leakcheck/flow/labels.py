@@ -36,10 +36,11 @@ _CONSTANTS: dict[int, Tensor] = {}
 class Labels:
     """The labels of one tensor: a plane of integers of its shape, or one `uniform` label for all of it."""
 
-    __slots__ = ("_plane", "facts", "owners", "shape", "soft", "uniform")
+    __slots__ = ("_least", "_plane", "facts", "owners", "shape", "soft", "uniform")
 
-    def __init__(self, plane: Tensor, owners: Owners | None = None, soft: bool = False):
+    def __init__(self, plane: Tensor, owners: Owners | None = None, soft: bool = False, least: int | None = None):
         self._plane: Tensor | None = plane
+        self._least = least
         self.shape = plane.shape
         self.uniform: int | None = None
         self.owners = owners
@@ -49,7 +50,7 @@ class Labels:
     @classmethod
     def full(cls, shape: Sequence[int], label: int) -> "Labels":
         labels = cls.__new__(cls)
-        labels._plane, labels.shape, labels.uniform = None, torch.Size(shape), label
+        labels._plane, labels.shape, labels.uniform, labels._least = None, torch.Size(shape), label, label
         labels.owners, labels.soft, labels.facts = None, False, None
         return labels
 
@@ -68,6 +69,13 @@ class Labels:
     def core(self) -> Tensor:
         """The plane, with one element along the dimensions that it is expanded along: cheap to compute with."""
         return unexpanded(self.plane)
+
+    @property
+    def least(self) -> int:
+        """No label is below it: mostly this alone tells, without a look at the plane, that none is ZERO or BLOCKED."""
+        if self._least is None:
+            self._least = int(self.core.min()) if self.shape.numel() else HOLE
+        return self._least
 
     @property
     def is_constant(self) -> bool:
@@ -109,7 +117,7 @@ class Labels:
         owners = None if self.owners is None else self.owners.view(function)
         if self.uniform is not None:
             return Labels.full(function(torch.empty(self.shape, device="meta")).shape, self.uniform)
-        return Labels(function(self.plane), owners, self.soft)
+        return Labels(function(self.plane), owners, self.soft, self._least)
 
     def stating(self, **facts: Any) -> "Labels":
         """The same labels with facts about the values as a whole, which hold until the storage is written."""
@@ -123,7 +131,7 @@ class Labels:
         if self.uniform is not None:
             return Labels.full(shape, self.uniform)
         owners = None if self.owners is None else self.owners.view(lambda t: t.expand(shape))
-        return Labels(self.plane.expand(shape), owners, self.soft)
+        return Labels(self.plane.expand(shape), owners, self.soft, self._least)
 
     def over(self, dims: Sequence[int] | int | None = None, *, keepdim: bool = False) -> "Labels":
         """The join along `dims` (all of them for `None`), for a reduction. ZEROs alone stay ZERO."""
@@ -139,9 +147,11 @@ class Labels:
             return Labels.full(shape, KNOWN)
         base = self.hardened()
         plane = base.core.amax(dims, keepdim=keepdim)
-        plane = torch.where(plane == BLOCKED, KNOWN, plane).expand(shape)
+        if base.least < KNOWN:
+            plane = torch.where(plane == BLOCKED, KNOWN, plane)
+        plane = plane.expand(shape)
         if base.owners is None:
-            return Labels(plane)
+            return Labels(plane, least=base.least)
         owners, clash = base.owners.over(dims, keepdim)
         if clash is not None:
             plane = torch.where(clash, base.settled().plane.amax(dims, keepdim=keepdim), plane)
@@ -217,10 +227,12 @@ def join(*several: Labels) -> Labels:
 
 def floor(labels: Labels) -> Labels:
     """ZERO and BLOCKED give way to KNOWN."""
+    if labels.least >= KNOWN:
+        return labels
     if labels.uniform is not None:
-        return labels if labels.uniform >= KNOWN else Labels.full(labels.shape, KNOWN)
+        return Labels.full(labels.shape, KNOWN)
     base = labels.hardened()
-    return Labels(base.core.clamp(min=KNOWN).expand(base.shape), base.owners)
+    return Labels(base.core.clamp(min=KNOWN).expand(base.shape), base.owners, least=KNOWN)
 
 
 def highest(*several: Labels) -> Labels:
@@ -237,7 +249,7 @@ def _highest_of_two(a: Labels, b: Labels) -> Labels:
     shape = a.shape if a.shape == b.shape else broadcast(a.shape, b.shape)
     plane = torch.maximum(a.core, b.core).expand(shape)
     if a.owners is None and b.owners is None:
-        return Labels(plane)
+        return Labels(plane, least=max(a.least, b.least))
     owners, clash = selection.meet(a.owners, b.owners, shape, a, b)
     if clash is not None:
         settled = torch.maximum(a.settled().plane, b.settled().plane)

@@ -1,7 +1,7 @@
 """The registry of op rules: one decorator, one dictionary, an error on a duplicate.
 
-A rule is a function of an op's functional arguments with an `Operand` in place of each tensor, and returns the labels of
-each output: `Labels`, or a tuple of them. In-place, out= and functional variants of an op share one rule, and the
+A rule is a function of an op's functional arguments with an `Operand` in place of each tensor, and returns the labels
+of each output: `Labels`, or a tuple of them. In-place, out= and functional variants of an op share one rule, and the
 engine writes where the schema says.
 """
 

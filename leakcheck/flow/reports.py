@@ -53,8 +53,8 @@ class Hole:
 class SoftMask:
     """A finite mask value that blocks only while scores stay above it.
 
-    `value` is the mask value, `margin` by how much the highest blocked score lies below the lowest row maximum (the weight
-    that it lets through is at most exp(-margin)).
+    `value` is the mask value, `margin` by how much the highest blocked score lies below the lowest row maximum (the
+    weight that it lets through is at most exp(-margin)).
     """
 
     value: float

@@ -42,11 +42,10 @@ COORDINATE = 3  # COORDINATE + d: its value is the d-th coordinate of the row; o
 class Selection:
     """One sort or one `nonzero`.
 
-    `rows[s]` is the row in slot s, in this run. `arrangement` is the join of the labels that decide it. `taken[r]` is the
-    label of whether r is taken at all; `None` where every row always is. `coordinates[d][r]` is what `nonzero` gives for
-    r. `potential[r]` bounds the labels of all that rows bring along, `content` those of all rows. `in_order`: the
-    slots are in the order of their rows. `bag` identifies the
-    values that were sorted, `keys[r]` are their labels.
+    `rows[s]` is the row in slot s, in this run. `arrangement` is the join of the labels that decide it. `taken[r]` is
+    the label of whether r is taken at all; `None` where every row always is. `coordinates[d][r]` is what `nonzero`
+    gives for r. `potential[r]` bounds the labels of all that rows bring along, `content` those of all rows. `in_order`:
+    the slots are in the order of their rows. `bag` identifies the values that were sorted, `keys[r]` are their labels.
     """
 
     number: int
@@ -163,7 +162,7 @@ def meet(
 
 
 def differs_by_slot(codes: Tensor, free: "Labels") -> bool:
-    """Whether something without owners may differ from slot to slot: it is not broadcast along the slots, nor all zero."""
+    """Whether something without owners may differ from slot to slot: neither broadcast along the slots nor all zero."""
     if free.uniform == ZERO:
         return False
     return _vary_along(codes, free.shape)

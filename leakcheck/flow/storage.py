@@ -38,6 +38,7 @@ class Record:
     shared: bool = False
     selections: dict = field(default_factory=dict)
     soft: bool = False
+    least: int | None = None  # no label is below it
     size: int = KNOWN  # the label of what decides how large it is (`sizes.py`)
     facts: dict[str, Any] = field(default_factory=dict)
     structure: dict[tuple, Labels] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class Mirror:
             plane = _window(record.plane, record.unit, tensor).amax(-1)
         record.shared = True
         if record.codes is None:
-            return Labels(plane, None, record.soft)
+            return Labels(plane, None, record.soft, record.least)
         self._refine(record, tensor)
         codes = _window(record.codes, record.unit, tensor).amax(-1)
         owners = Owners(codes, dict(record.selections)) if bool(codes.any()) else None
@@ -111,14 +112,15 @@ class Mirror:
             return
         order = _memory_order(tensor) if whole else None
         if order is not None:
-            record.uniform, record.soft, record.shared = None, labels.soft, True
+            record.uniform, record.soft, record.shared, record.least = None, labels.soft, True, labels.least
             record.codes, record.selections = None, {}
             if labels.owners is None:
-                record.plane, count = _repeated(labels.plane.permute(order))
+                record.plane, count = _repeated(labels.plane.permute(order) if order else labels.plane)
                 record.unit = count * size
             else:
-                record.plane, record.unit = _flat(labels.plane.permute(order)), size
-                record.codes = _flat(labels.owners.codes.expand(labels.shape).permute(order))
+                dims = tuple(order or range(tensor.dim()))
+                record.plane, record.unit = _flat(labels.plane.permute(dims)), size
+                record.codes = _flat(labels.owners.codes.expand(labels.shape).permute(dims))
                 record.selections = dict(labels.owners.selections)
             record.facts = dict(labels.facts or {})
             return
@@ -129,7 +131,7 @@ class Mirror:
             record.plane, record.shared = record.plane.clone(), False
             record.codes = None if record.codes is None else record.codes.clone()
         _window(record.plane, record.unit, tensor).copy_(labels.plane.unsqueeze(-1))
-        record.soft = record.soft or labels.soft
+        record.soft, record.least = record.soft or labels.soft, None
         if labels.owners is not None:
             if record.codes is None:
                 record.codes = torch.zeros_like(record.plane, dtype=torch.int64)
@@ -199,34 +201,33 @@ def blocking(dtype: torch.dtype) -> float:
 
 def _seen(flat: Tensor, unit: int, tensor: Tensor) -> Tensor | None:
     """The labels of the tensor's elements, expanded where they repeat; `None` if its strides cut through units."""
-    shape, size, period = tensor.shape, tensor.element_size(), unit * len(flat)
+    shape, size, period = tensor.shape, tensor.element_size(), unit * flat.numel()
     if not tensor.numel():
         return flat.new_empty(shape)
     start, inside = divmod(int(tensor.storage_offset()) * size % period, unit)
     last = start  # the unit of the last element, and where in its unit it lies
     strides = []
     for n, stride in zip(shape, tensor.stride(), strict=True):
-        units, rest = divmod(stride * size % period, unit)
-        if n == 1:
-            units = 0
-        elif rest:
+        step = stride * size % period if n > 1 else 0
+        if step % unit:
             inside += (n - 1) * stride * size
-            units = 0
-        else:
-            last += (n - 1) * units
-        strides.append(units)
-    if inside + size > unit or last >= len(flat):
+            step = 0
+        last += (n - 1) * (step // unit)
+        strides.append(step // unit)
+    if inside + size > unit or last >= period // unit:
         return None
     return flat.as_strided(shape, strides, flat.storage_offset() + start)
 
 
 def _memory_order(tensor: Tensor) -> list[int] | None:
-    """The order of dimensions in which the tensor, as large as its storage, fills it; `None` if it does not."""
-    order = list(range(tensor.dim()))
+    """The order of dimensions in which the tensor, as large as its storage, fills it; `None` if it does not.
+
+    It is empty where it is the dimensions' own.
+    """
     if tensor.is_contiguous():
-        return order
+        return []
     strides = tensor.stride()
-    order.sort(key=lambda d: -strides[d])
+    order = sorted(range(tensor.dim()), key=lambda d: -strides[d])
     return order if tensor.permute(order).is_contiguous() else None
 
 

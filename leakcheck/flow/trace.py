@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from leakcheck.flow.reports import CONTROL_FLOW, Hole, Reports, SoftMask
 from leakcheck.flow.storage import Mirror
 from leakcheck.flow.widening import explained
 from leakcheck.subjects.subject import logits_of
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Trace:
     """What one traced forward established, for every sequence of tokens and every weight of these shapes.
 
     `horizon`, an integer tensor `[batch, seq]`: the label of the latest input that any feature of that output position
-    can see; with the default labels, its position; -1 if it sees none. `covered`, boolean `[batch, seq]`: false where a hole was in the way, so
-    that the horizon is only the largest possible. `ops` counts the operations that ran.
+    can see; with the default labels, its position; -1 if it sees none. `covered`, boolean `[batch, seq]`: false where a
+    hole was in the way, so that the horizon is only the largest possible. `ops` counts the operations that ran.
     """
 
     horizon: Tensor
@@ -61,7 +63,8 @@ def trace(
 
     Args:
         model: a module or function; its output is logits `[batch, seq, ...]`, or holds them as `.logits` or first.
-        inputs: token ids `[batch, seq]`, or keyword arguments with `input_ids` or `inputs_embeds`. Every other argument,
+        inputs: token ids `[batch, seq]`, or keyword arguments with `input_ids` or `inputs_embeds`. Every other
+        argument,
             such as a mask, counts as known: the proof is for it as it is given.
         labels: integer `[batch, seq]`, one for each input position; by default its index. Output position t is a
             violation if its label is above that of input position t.
@@ -78,21 +81,29 @@ def trace(
             return model(tokens)
         return model(**{name: tokens if value is source else value for name, value in keywords.items()})
 
-    tracer = Tracer(model, source, labels)
-    try:
-        with torch.no_grad(), tracer:
-            output = logits_of(run(source))
-    except Exception:
-        if not tracer.reports.departed:
-            raise
-        tracer = Tracer(model, source, labels)  # the program does not take what its tokens could have been
-        tracer.reports.natural = True
-        with torch.no_grad(), tracer:
-            output = logits_of(run(source))
+    with torch.no_grad():
+        tracer, output = traced(lambda: logits_of(run(source)), model, source, labels)
     seen = tracer.read(output)
     if tracer.reports.widened:
         explained(run, source, tracer.reports)
     return conclude(tracer, seen, valid)
+
+
+def traced(
+    run: Callable[[], Result], model: Any, source: Tensor, labels: Tensor | None = None
+) -> tuple["Tracer", Result]:
+    """What `run` returns, and the tracer that it ran under, from which labels can be read until it is closed."""
+    tracer = Tracer(model, source, labels)
+    try:
+        with tracer:
+            return tracer, run()
+    except Exception:
+        if not tracer.reports.departed:
+            raise
+    tracer = Tracer(model, source, labels)  # the program does not take what its tokens could have been
+    tracer.reports.natural = True
+    with tracer:
+        return tracer, run()
 
 
 class Tracer:

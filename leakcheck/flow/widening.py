@@ -1,7 +1,8 @@
 """Loops over what the tokens hit (`for expert in hit.nonzero()`), traced at their widest.
 
-How often such a loop runs depends on the tokens, and Python does not say what its body did not do. So `nonzero` of a mask
-whose elements all depend on the same inputs, which has no positions to tell apart, is traced as if every element were
+How often such a loop runs depends on the tokens, and Python does not say what its body did not do. So `nonzero` of a
+mask whose elements all depend on the same inputs, which has no positions to tell apart, is traced as if every element
+were
 hit: the loop runs for all experts, and is no longer control flow. That is sound if running the body for an expert that
 no token chose changes nothing. This is not taken on trust: the model is run as it is and at its widest, on inputs that
 leave experts unhit, and the outputs must agree to the last bit. If they do not, or if nothing was ever left out, the
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from leakcheck.flow.reports import Place, Reports, here
+from leakcheck.flow.reports import CONTROL_FLOW, Place, Reports, here
 from leakcheck.subjects.subject import logits_of
 
 
 def widen(possible: Tensor, reports: Reports) -> Tensor | None:
-    """What `nonzero` gives for a mask that is true wherever it can be; `None` where no line of the user's asks for it."""
+    """What `nonzero` gives for a mask that is true wherever it can be; `None` where no line of the user's asks."""
     place = here()
     if place is None:
         return None
@@ -73,7 +74,7 @@ def explained(run: Callable[[Tensor], Any], source: Tensor, reports: Reports) ->
     for place in sorted(reports.widened, key=str):
         reason = differs or ("" if added[place] else "no input was found that leaves something out")
         if reason:
-            reports.hole_at(place, "aten::nonzero", "token-dependent control flow", f"how often a loop runs; {reason}")
+            reports.hole_at(place, "aten::nonzero", CONTROL_FLOW, f"how often a loop runs; {reason}")
 
 
 def _inputs_that_hit_little(source: Tensor) -> list[Tensor]:

@@ -222,6 +222,7 @@ class Overwritten(Mixer):
 
     def forward(self, x: Tensor) -> Tensor:
         held = x.clone()
+        held[:, 0] = 0
         level = held.amax(dim=1 if self.leaky else 2, keepdim=True)  # leak
         held[:, 1:].zero_()
         return x * level

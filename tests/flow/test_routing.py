@@ -348,6 +348,7 @@ STEPS: dict[str, Callable[[Any], Tensor]] = {
     "sum so far": lambda s: s.h.cumsum(0),
     "mean of slots": lambda s: s.h - s.h.mean(0),
     "second half kept": lambda s: torch.cat([s.h[: len(s.h) // 2] * 0, s.h[len(s.h) // 2 :]]),
+    "first half changed": lambda s: torch.cat([s.h[: len(s.h) // 2].tanh(), s.h[len(s.h) // 2 :]]),
     "halves joined": lambda s: torch.cat([s.h[: len(s.h) // 2], s.h[len(s.h) // 2 :]]),
     "every other slot": lambda s: s.h.masked_fill((torch.arange(len(s.h)) % 2 == 0)[:, None], 0),
     "first slot": lambda s: s.h * s.h[:1],
@@ -368,14 +369,22 @@ BACK: dict[str, Callable[[Any], Tensor]] = {
     "gathered": lambda s: s.h[s.order.argsort()] if len(s.order) == len(s.x) else s.h,
     "gathered by the order": lambda s: s.h[s.order] if len(s.order) == len(s.x) else torch.zeros_like(s.x),
     "added by number": lambda s: torch.zeros_like(s.x).index_add(0, torch.arange(len(s.h)), s.h),
+    "added in overlapping pairs": lambda s: torch.zeros_like(s.x).index_add(0, pairs(s.order), pairs(s.h)),
+    "placed in twos": lambda s: torch.zeros_like(s.x).index_put((s.order // 2,), s.h),
     "by the row's expert": lambda s: torch.zeros_like(s.x).index_add(0, s.key[s.order], s.h),
 }
 SLOTS: dict[str, Callable[[Any], Tensor]] = {
     "sorted": lambda s: s.key.argsort(),
     "sorted by gate": lambda s: s.gate.argsort(),
     "chosen": lambda s: torch.where(s.key == 1)[0],
+    "rarely chosen": lambda s: torch.where(s.gate > 0.75)[0],
     "highest": lambda s: s.gate.topk(5).indices,
 }
+
+
+def pairs(slots: Tensor) -> Tensor:
+    """All slots but the first and the last twice."""
+    return slots.unfold(0, 2, 1).movedim(-1, 1).reshape(-1, *slots.shape[1:])
 
 
 class Slots:
@@ -395,6 +404,7 @@ class Slots:
 def programs() -> list[tuple[str, tuple[str, ...], str]]:
     draw = random.Random(0)
     single = [(slots, (step,), draw.choice(list(BACK))) for slots in SLOTS for step in STEPS]
+    single += [("sorted", (step,), back) for step in STEPS for back in ("placed", "gathered")]
     back = [(slots, (), back) for slots in SLOTS for back in BACK]
     several = [
         (draw.choice(list(SLOTS)), tuple(draw.choices(list(STEPS), k=draw.randint(2, 3))), draw.choice(list(BACK)))

@@ -77,7 +77,7 @@ def test_other_labels_ask_other_questions(tokens):
     rows = torch.arange(2).unsqueeze(1).expand(tokens.shape)
     assert trace(Attention(causal_attend), tokens, labels=rows).proven
     across = trace(Attention(lambda x: x.mean(0, keepdim=True)), tokens, labels=rows)
-    assert {v.batch for v in across.violations} == {0}  # only the first row sees a later one; reversed labels see the other
+    assert {v.batch for v in across.violations} == {0}  # the first row sees a later one; reversed labels see the other
 
 
 def test_keyword_arguments(tokens):

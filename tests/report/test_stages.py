@@ -9,7 +9,8 @@ EAGER, SDPA = "eager/none/eval", "sdpa/none/eval"
 
 
 def reading(layer: int, configuration: str, **changes):
-    return checkpoint(8, "standard", layer, configuration, **{"note": "", "horizon": None, "verdict": Verdict.OPEN, **changes})
+    unset = {"note": "", "horizon": None, "verdict": Verdict.OPEN}
+    return checkpoint(8, "standard", layer, configuration, **{**unset, **changes})
 
 
 def test_gravest_verdict_wins_over_the_larger_delta():

@@ -51,7 +51,8 @@ def efficient(
 
 
 def attend(
-    query: Operand, key: Operand, value: Operand, mask: Operand | None, causal: bool, scale: float | None, context: Context
+    query: Operand, key: Operand, value: Operand, mask: Operand | None, causal: bool, scale: float | None,
+    context: Context,
 ) -> list[Labels | int]:  # fmt: skip
     """Labels of attention `[batch, heads, query, value]` over `[batch, heads, length, features]`, and of its LSE."""
     q = L.unexpanded(query.labels.over(-1, keepdim=True).plane)  # [batch, heads, query, 1]

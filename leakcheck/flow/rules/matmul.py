@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from leakcheck.flow import labels as L
+from leakcheck.flow.context import Context
 from leakcheck.flow.labels import ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
@@ -37,38 +38,46 @@ def dot(a: Operand, b: Operand) -> Labels:
 
 
 @rule("aten::addmm", "aten::baddbmm", rowwise=True)
-def plus_matmul(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, **_: Any) -> Labels:
+def plus_matmul(
+    c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, context: Context, **_: Any
+) -> Labels:
     """`beta c + alpha a @ b`; with beta 0 the kernel does not read c."""
-    return _plus(c, contract(a.structure, b.structure), beta, alpha)
+    return _plus(c, contract(a.structure, b.structure), beta, alpha, context)
 
 
-def _plus(c: Operand, product: Labels, beta: float, alpha: float) -> Labels:
+def _plus(c: Operand, product: Labels, beta: float, alpha: float, context: Context) -> Labels:
     """`beta c + alpha product`: blocked where c is a mask."""
     if alpha == 0:
         product = Labels.full(product.shape, ZERO)
-    return product if beta == 0 else total(product, c, beta)
+    return product if beta == 0 else total(product, c, beta, context)
 
 
 @rule("aten::addmv", rowwise=True)
-def plus_matrix_vector(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1) -> Labels:
-    return _plus(c, matrix_vector(a, b), beta, alpha)
+def plus_matrix_vector(
+    c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, context: Context
+) -> Labels:
+    return _plus(c, matrix_vector(a, b), beta, alpha, context)
 
 
 @rule("aten::_addmm_activation", rowwise=True)
-def activated_matmul(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, **_: Any) -> Labels:
+def activated_matmul(
+    c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, context: Context, **_: Any
+) -> Labels:
     """relu or gelu of `beta c + alpha a @ b`."""
-    return L.floor(plus_matmul(c, a, b, beta=beta, alpha=alpha))
+    return L.floor(plus_matmul(c, a, b, beta=beta, alpha=alpha, context=context))
 
 
 @rule("aten::addbmm")
-def plus_sum_of_matmuls(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1) -> Labels:
-    return _plus(c, contract(a.structure, b.structure).over(0), beta, alpha)
+def plus_sum_of_matmuls(
+    c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, context: Context
+) -> Labels:
+    return _plus(c, contract(a.structure, b.structure).over(0), beta, alpha, context)
 
 
 @rule("aten::addr")
-def plus_outer(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1) -> Labels:
+def plus_outer(c: Operand, a: Operand, b: Operand, *, beta: float = 1, alpha: float = 1, context: Context) -> Labels:
     row, column = a.structure.view(lambda t: t.unsqueeze(-1)), b.structure.view(lambda t: t.unsqueeze(0))
-    return _plus(c, contract(row, column), beta, alpha)
+    return _plus(c, contract(row, column), beta, alpha, context)
 
 
 @rule("aten::linear", rowwise=True)
@@ -111,7 +120,7 @@ def contract(a: Labels, b: Labels) -> Labels:
 def _has_zeros(labels: Labels) -> bool:
     if labels.uniform is not None:
         return labels.uniform == ZERO
-    return labels.core.numel() > 0 and bool(labels.core.min() <= ZERO)
+    return labels.least <= ZERO and bool(labels.core.min() <= ZERO)
 
 
 def _over_live(gate: Tensor, values: Tensor) -> Tensor:

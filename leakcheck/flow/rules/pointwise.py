@@ -1,7 +1,7 @@
 """Elementwise ops. What torch tags as pointwise and is not here joins its operands, element by element.
 
-Here are those that block (a known zero, a mask), and those whose zeros and blocking constants matter further on: where all
-operands are constant, the result itself says what it is.
+Here are those that block (a known zero, a mask), and those whose zeros and blocking constants matter further on: where
+all operands are constant, the result itself says what it is.
 """
 
 from functools import reduce
@@ -35,15 +35,15 @@ def _blocks(x: Any) -> bool:
 def constants(labels: Labels, result: Tensor, operands: Labels | None = None) -> Labels:
     """ZERO, BLOCKED or KNOWN, as the result's values say, where all operands are constant; else `labels`.
 
-    `operands` are the highest of the operands' labels, if `labels` are not. Values that sit in slots (with owners) are other ones in another
-    arrangement.
+    `operands` are the highest of the operands' labels, if `labels` are not. Values that sit in slots (with owners) are
+    other ones in another arrangement.
     """
     if labels.uniform is not None and labels.uniform > KNOWN:
         return labels
     if labels.owners is not None or result.device.type == "meta":
         return L.floor(labels)
     operands = operands or labels
-    if not operands.shape.numel() or int(operands.hardened().core.min()) > KNOWN:
+    if operands.least > KNOWN:
         return labels
     return L.select(_constant(operands), by_value(result), labels)
 
@@ -116,8 +116,8 @@ def known_at(x: Operand, context: Context) -> Tensor | None:
         return torch.ones((), dtype=torch.bool) if x.labels.uniform <= KNOWN else None
     if x.labels.owners is not None or _overwritten(x, context):
         return None
-    known = x.labels.plane <= KNOWN
-    return known if bool(known.any()) else None
+    known = None if x.labels.least > KNOWN else _constant(x.labels)
+    return known if known is not None and L.some(known) else None
 
 
 def _overwritten(x: Operand, context: Context) -> bool:
@@ -129,60 +129,72 @@ def _overwritten(x: Operand, context: Context) -> bool:
 def add(a: Any, b: Any, *, alpha: Scalar = 1, context: Context) -> Labels:
     """A score plus a blocking constant is blocked: the constant absorbs it.
 
-    A finite constant from -1e3 down (but not absorbing) makes the label soft: softmax takes it for blocked, any other op
-    for what it is. Zero plus x is x.
+    A finite constant from -1e3 down (but not absorbing) makes the label soft: softmax takes it for blocked, any other
+    op for what it is. Zero plus x is x.
     """
-    return constants(total(a, b, alpha), context.result, L.highest(structure(a), structure(b)))
+    return constants(total(a, b, alpha, context), context.result, L.highest(structure(a), structure(b)))
 
 
 @rule("aten::sub", rowwise=True, soft=True)
 def subtract(a: Any, b: Any, *, alpha: Scalar = 1, context: Context) -> Labels:
     """As `add`: `a - alpha b` is blocked by a low a or a high b."""
-    return constants(total(a, b, -alpha), context.result)
+    return constants(total(a, b, -alpha, context), context.result)
 
 
 @rule("aten::rsub", rowwise=True, soft=True)
 def reversed_subtract(a: Operand, b: Any, alpha: Scalar = 1, *, context: Context) -> Labels:
     """`b - alpha a`."""
-    return constants(total(b, a, -alpha), context.result)
+    return constants(total(b, a, -alpha, context), context.result)
 
 
-def total(a: Any, b: Any, scale: Scalar) -> Labels:
+def total(a: Any, b: Any, scale: Scalar, context: Context) -> Labels:
     """`a + scale b`, of operands, numbers or labels. Where both are constant it may show one of the two as it is."""
     left = a if isinstance(a, Labels) else structure(a)
     right = (b if isinstance(b, Labels) else structure(b)) if scale != 0 else Labels.full(b.shape, ZERO)
     result = L.highest(left, right)
     constant = _constant(result)
-    hard, soft = _masks(a, left, 1)
-    by_b = _masks(b, right, scale)
+    hard, soft = _masks(a, left, 1, context)
+    by_b = _masks(b, right, scale, context)
     hard, soft = _or(hard, by_b[0]), _or(soft, by_b[1])
-    if left.soft and right.soft:  # what is subtracted from a low score may be as low
-        soft = soft if scale == 1 or soft is None else soft & (left.is_soft() ^ right.is_soft())
     if soft is not None:
+        lifted = _or(_lifts(a, left, 1, context), _lifts(b, right, scale, context))
+        soft = soft if lifted is None else soft & ~lifted
         result = result.softened(soft.expand(result.shape))
     return result if hard is None else L.select(hard & ~constant, Labels.full((), BLOCKED), result)
 
 
-def _masks(x: Any, labels: Labels, scale: Scalar) -> tuple[Tensor | None, Tensor | None]:
+def _masks(x: Any, labels: Labels, scale: Scalar, context: Context) -> tuple[Tensor | None, Tensor | None]:
     """Where `scale x` absorbs any score, and where it is so low that it blocks moderate ones."""
     if isinstance(scale, complex) or scale == 0:
         return None, None
-    if isinstance(x, Operand) and x.labels.uniform == KNOWN and x.value.is_floating_point():
-        if x.value.device.type == "meta":
-            return None, None
+    already = labels.is_soft() if labels.soft and scale >= ABSORBED else None
+    known = known_at(x, context) if isinstance(x, Operand) and x.value.is_floating_point() else None
+    if known is not None and x.value.device.type != "meta":
         value = x.value if scale == 1 else x.value * scale
-        low = value <= L.SOFT_MASK
+        low = known & (value <= L.SOFT_MASK)
         if not L.some(low):
-            return None, None
+            return None, already
         hard = value <= blocking(value.dtype)
-        low = low & ~hard
-        return hard if L.some(hard) else None, low if L.some(low) else None
+        soft = low & ~hard
+        hard = low & hard
+        return hard if L.some(hard) else None, _or(soft if L.some(soft) else None, already)
     if isinstance(x, (float, int)):
         number = x * scale
         every = torch.ones((), dtype=torch.bool)
         return (every if number <= L.HARD_MASK else None), (every if L.HARD_MASK < number <= L.SOFT_MASK else None)
     blocked = _is_blocked(labels) if scale >= ABSORBED else None
-    return blocked, labels.is_soft() if labels.soft and scale >= ABSORBED else None
+    return blocked, already
+
+
+def _lifts(x: Any, labels: Labels, scale: Scalar, context: Context) -> Tensor | None:
+    """Where `scale x` may be as high as finite masks are low: a large constant, or a low score that is subtracted."""
+    if isinstance(scale, complex) or scale == 0 or isinstance(x, Labels):
+        return None
+    if not isinstance(x, Operand):
+        return torch.ones((), dtype=torch.bool) if x * scale >= -L.SOFT_MASK else None
+    known = known_at(x, context)
+    high = None if known is None or x.value.device.type == "meta" else known & (x.value * scale >= -L.SOFT_MASK)
+    return _or(high, _low(labels) if scale < 0 else None)
 
 
 def _constant(labels: Labels) -> Tensor:
@@ -277,10 +289,9 @@ def _where_label(labels: Labels, label: int) -> Tensor | None:
     """Where it stands, a mask that broadcasts to the shape; `None` for nowhere."""
     if labels.uniform is not None and labels.uniform != label:
         return None
-    core = labels.core
-    if not core.numel() or int(core.min()) > label:  # mostly so, and far faster to see than equality
+    if labels.least > label:
         return None
-    found = core == label
+    found = labels.core == label
     if labels.owners is not None:
         found = found & (labels.owners.codes == 0)  # another arrangement puts another row there
     return found if L.some(found) else None

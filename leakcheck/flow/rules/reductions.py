@@ -1,7 +1,6 @@
 """Ops that fold dimensions into one value each: the label is the join along them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 

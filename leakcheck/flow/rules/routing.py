@@ -44,9 +44,10 @@ def new_bag() -> int:
 def bag_of(x: Operand) -> int | None:
     """The bag of whole numbers from 0 on, whatever the tokens are; `None` for values that could be others."""
     found = x.facts.get("bag")
-    if found is None and (table := choices.of(x.value)) is not None and not x.value.is_floating_point():
-        if int(table[1].min()) >= 0:
-            x.state(bag=new_bag())
+    if found is None and (table := choices.of(x.value)) is not None:
+        if x.value.is_floating_point() or int(table[1].min()) < 0:
+            return None
+        x.state(bag=new_bag())
     return x.facts.get("bag")
 
 
@@ -122,9 +123,9 @@ def put(
     spread = brought.expand(flat.shape)
     base = x.structure.settled()
     codes = _along(index.plain().codes, spread.plane, indices).expand(flat.shape)
-    if spread.owners is not None and bool((spread.owners.plain().codes == codes).all()):
-        plane = spread.plane
-    elif brought.shape.numel() == 1 and spread.owners is None:
+    if (spread.owners is not None and bool((spread.owners.plain().codes == codes).all())) or (
+        brought.shape.numel() == 1 and spread.owners is None
+    ):
         plane = spread.plane
     elif _is_slot_number(values, index, selection, x):
         result = torch.full(x.shape, KNOWN, dtype=L.DTYPE)

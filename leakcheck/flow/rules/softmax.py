@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from leakcheck.flow import labels as L
-from leakcheck.flow.labels import BLOCKED, KNOWN, ZERO, Labels
+from leakcheck.flow.labels import BLOCKED, KNOWN, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
 from leakcheck.flow.reports import Reports

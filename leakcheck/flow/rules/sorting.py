@@ -22,7 +22,9 @@ from leakcheck.flow.widening import widen
 
 
 @rule("aten::sort", rowwise=True)
-def sort(x: Operand, *args: Any, dim: int = -1, descending: bool = False, stable: bool | None = None, context: Context) -> Any:
+def sort(
+    x: Operand, *args: Any, dim: int = -1, descending: bool = False, stable: bool | None = None, context: Context
+) -> Any:
     """Sorted values, and the row of each. `sort(x, [stable], dim=-1, descending=False)`."""
     numbers = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
     flags = [a for a in args if isinstance(a, bool)]
@@ -46,8 +48,9 @@ def topk(x: Operand, k: int, dim: int = -1, *_: Any, context: Context) -> Any:
 def ordered(x: Operand, dim: int, indices: Tensor, *, ascending: bool = False) -> tuple[Labels, Labels]:
     """Labels of the values and indices of a sort along `dim` that gave `indices`.
 
-    Of an ascending sort of whole numbers from 0 on, such as `topk` gives, the selection knows the keys' `bag`: the groups of
-    equal keys end where the counts of the same bag say. Descending they would not, and numbers below 0 are not counted.
+    Of an ascending sort of whole numbers from 0 on, such as `topk` gives, the selection knows the keys' `bag`: the
+    groups of equal keys end where the counts of the same bag say. Descending they would not, and numbers below 0 are
+    not counted.
     """
     if not x.dim():
         return L.floor(x.labels), L.floor(x.labels)
@@ -80,7 +83,8 @@ def ordered(x: Operand, dim: int, indices: Tensor, *, ascending: bool = False) -
     shape = indices.shape
     values = Labels(labels[rows].reshape(shape), made.owners(OWNED).view(lambda t: t.reshape(shape)))
     where = torch.full(shape, KNOWN, dtype=L.DTYPE)
-    return values.stating(bag=bag) if bag else values, Labels(where, made.owners(COORDINATE).view(lambda t: t.reshape(shape)))
+    indices_labels = Labels(where, made.owners(COORDINATE).view(lambda t: t.reshape(shape)))
+    return values.stating(bag=bag) if bag else values, indices_labels
 
 
 def _undone(x: Operand, indices: Tensor) -> tuple[Labels, Labels] | None:
@@ -105,9 +109,9 @@ def _undone(x: Operand, indices: Tensor) -> tuple[Labels, Labels] | None:
 def nonzero(x: Operand, context: Context) -> Any:
     """Where the mask is true, `[n, dims]`: n depends on it.
 
-    The trace goes on as if all elements were true that are not known to be false: fewer rows would show less of what could
-    be done to them (one row mixes with no other, and `rows[:2]` is all of two). With one label for all of them there are no
-    positions to tell apart, and it counts as known (`widening.py`). Else it is a selection.
+    The trace goes on as if all elements were true that are not known to be false: fewer rows would show less of what
+    could be done to them (one row mixes with no other, and `rows[:2]` is all of two). With one label for all of them
+    there are no positions to tell apart, and it counts as known (`widening.py`). Else it is a selection.
     """
     labels = L.floor(x.labels.settled())
     if labels.shape.numel() == 0 or not x.dim():
@@ -186,7 +190,9 @@ def running(labels: Labels, dim: int) -> Labels:
 
 
 @rule("aten::_grouped_mm", "transformers::grouped_mm_fallback", rowwise=True)
-def grouped_matmul(x: Operand, weight: Operand, offs: Operand | None = None, bias: Operand | None = None, *_: Any, context: Context) -> Labels:
+def grouped_matmul(
+    x: Operand, weight: Operand, offs: Operand | None = None, bias: Operand | None = None, *_: Any, context: Context
+) -> Labels:
     """Rows in groups, each times its group's matrix: `out[s] = x[s] @ weight[group of s]`, groups end at `offs`.
 
     Slot s of a sort by key belongs to the group of its row's key, if the groups end where the counts of the same keys
@@ -223,5 +229,5 @@ def unique(x: Operand, *_: Any, context: Context, **__: Any) -> list[Labels]:
     """How many there are, and which, depends on all."""
     highest = max(x.labels.highest, KNOWN)
     if highest >= 0:
-        context.reports.hole(context.name, "token-dependent control flow", "the size of the result depends on the tokens")
+        context.reports.hole(context.name, CONTROL_FLOW, "the size of the result depends on the tokens")
     return [Labels.full(t.shape, highest) for t in tensors_of(context.result)]

@@ -18,8 +18,8 @@ LABELS = 7  # of inputs, in one case
 class Case:
     """One sample with values and labels. `inputs` belong to the sample's specs in order.
 
-    `planes` are the flow labels: as the inputs' own, with ZERO and BLOCKED where the fixed values are. `exact`: whether a
-    claim above the truth counts as coarse.
+    `planes` are the flow labels: as the inputs' own, with ZERO and BLOCKED where the fixed values are. `exact`: whether
+    a claim above the truth counts as coarse.
     """
 
     sample: Sample

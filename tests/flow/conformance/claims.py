@@ -18,7 +18,6 @@ from tests.flow.conformance.cases import Case
 from tests.flow.conformance.oracle import GENERIC, Truth, horizons
 from tests.flow.conformance.spec import Sample, Spec, fill
 
-
 _STORING = ("dtype", "layout", "device", "pin_memory", "memory_format")
 
 
@@ -125,7 +124,13 @@ def variant(op: Any, *, in_place: bool) -> Any:
         rest = [(a.name, str(a.type)) for a in other.arguments if in_place or a not in written]
         if in_place and rest == wanted and len(written) == 1 and other.arguments[0] in written:
             return getattr(packet, name)
-        if not in_place and all(str(r.type) == "Tensor" for r in schema.returns) and rest == wanted and len(written) == len(schema.returns) and all(a.is_out for a in written):
+        if (
+            not in_place
+            and all(str(r.type) == "Tensor" for r in schema.returns)
+            and rest == wanted
+            and len(written) == len(schema.returns)
+            and all(a.is_out for a in written)
+        ):
             return getattr(packet, name)
     return None
 
@@ -210,7 +215,9 @@ def _outs(op: Any, results: list[Tensor]) -> dict[str, Tensor]:
 
 def dispatch(flow: Flow, op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Through torch's dispatcher; but an op that torch itself would take apart is given to the mode as it is."""
-    if isinstance(op, torch._ops.OpOverload) and torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"):
+    if isinstance(op, torch._ops.OpOverload) and torch._C._dispatch_has_kernel_for_dispatch_key(
+        op.name(), "CompositeImplicitAutograd"
+    ):
         return flow.__torch_dispatch__(op, (), tuple(args), kwargs)
     with flow:
         return op(*args, **kwargs)
@@ -256,6 +263,4 @@ def unsound(claimed: Sequence[Tensor], truth: Sequence[Truth]) -> str:
 
 def coarse(claimed: Sequence[Tensor], truth: Sequence[Truth]) -> bool:
     """Whether a claim is above the truth; a hole claims nothing."""
-    return any(
-        bool(((p.clamp(min=KNOWN) > t.horizon) & (p < HOLE)).any()) for p, t in zip(claimed, truth, strict=True)
-    )
+    return any(bool(((p.clamp(min=KNOWN) > t.horizon) & (p < HOLE)).any()) for p, t in zip(claimed, truth, strict=True))

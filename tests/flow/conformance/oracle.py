@@ -1,7 +1,7 @@
 """Brute force: which inputs move which elements of an op's outputs. Shares no code with `leakcheck.flow`.
 
-Every input element has an integer label. All elements of one label are changed together, in several ways and from several
-bases; an output element's horizon is the largest label that moved it. An element that nothing moves is `FIXED`.
+Every input element has an integer label. All elements of one label are changed together, in several ways and from
+several bases; an output element's horizon is the largest label that moved it. An element that nothing moves is `FIXED`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Truth:
-    """What was seen of one output: of each element its horizon, and whether it was zero, or below `LOW`, on every base."""
+    """What was seen of one output: of each element its horizon, and whether it was zero or below `LOW` on every base."""
 
     horizon: Tensor
     zero: Tensor
@@ -60,8 +60,8 @@ def horizons(
 ) -> list[Truth]:
     """The truth of each output of `function(tensors)`, which must leave its arguments as they are.
 
-    An output whose shape an input moves is moved in all its elements. With `until` the search goes on to as many bases only
-    for elements that are below their label there.
+    An output whose shape an input moves is moved in all its elements. With `until` the search goes on to as many bases
+    only for elements that are below their label there.
     """
     generator = torch.Generator().manual_seed(seed)
     first = _run(function, [each.value for each in inputs])

@@ -15,8 +15,21 @@ from torch import Tensor
 from tests.flow.conformance.samples_kernels import KERNELS
 from tests.flow.conformance.samples_programs import PROGRAMS
 from tests.flow.conformance.spec import (
-    Sample, Spec, cx, divisor, finite, flags, ints, negative, permutation, positive, random, sample, sound,
-    unit, x,
+    Sample,
+    Spec,
+    cx,
+    divisor,
+    finite,
+    flags,
+    ints,
+    negative,
+    permutation,
+    positive,
+    random,
+    sample,
+    sound,
+    unit,
+    x,
 )  # fmt: skip
 
 inf, lowest = math.inf, torch.finfo(torch.float64).min

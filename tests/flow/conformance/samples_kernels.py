@@ -10,7 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from tests.flow.conformance.spec import (
-    Sample, cx, divisor, finite, flags, ints, positive, program, random, sample, sound, unit, x,
+    Sample,
+    cx,
+    divisor,
+    finite,
+    flags,
+    ints,
+    positive,
+    program,
+    random,
+    sample,
+    sound,
+    unit,
+    x,
 )  # fmt: skip
 
 quantized = torch.ops.quantized
@@ -61,12 +73,43 @@ NORMS = [
     sample("aten::native_group_norm", divisor(1, 4, 2), None, None, 1, 4, 2, 4, 1e-5),
     sample("aten::native_batch_norm", x(3, 2), divisor(2), divisor(2), None, None, True, 0.1, 1e-5),
     sample("aten::native_batch_norm", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), False, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), False, 0.1, 1e-5),
+    sample(
+        "aten::_native_batch_norm_legit", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), False, 0.1, 1e-5
+    ),
     sample("aten::_native_batch_norm_legit", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), True, 0.1, 1e-5),
     sample("aten::_native_batch_norm_legit.no_stats", x(3, 2, 2), divisor(2), divisor(2), True, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit_functional", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), True, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit_functional", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), False, 0.1, 1e-5),
-    sample("aten::_native_batch_norm_legit_no_training", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), 0.1, 1e-5),
+    sample(
+        "aten::_native_batch_norm_legit_functional",
+        x(3, 2),
+        divisor(2),
+        divisor(2),
+        divisor(2),
+        positive(2),
+        True,
+        0.1,
+        1e-5,
+    ),
+    sample(
+        "aten::_native_batch_norm_legit_functional",
+        x(3, 2),
+        divisor(2),
+        divisor(2),
+        divisor(2),
+        positive(2),
+        False,
+        0.1,
+        1e-5,
+    ),
+    sample(
+        "aten::_native_batch_norm_legit_no_training",
+        x(3, 2),
+        divisor(2),
+        divisor(2),
+        divisor(2),
+        positive(2),
+        0.1,
+        1e-5,
+    ),
     sample("aten::_batch_norm_no_update", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), 0.1, 1e-5),
     sample("aten::_batch_norm_with_update", x(3, 2), divisor(2), divisor(2), divisor(2), positive(2), 0.1, 1e-5),
 ]
@@ -224,7 +267,10 @@ def _observed(a: Tensor) -> Tensor:
 
 
 def _encoder_layer(a: Tensor, mask: Tensor | None) -> Tensor:
-    w = [torch.linspace(-1, 1, n * m, dtype=torch.float64).cos().reshape(n, m) for n, m in ((6, 2), (2, 2), (3, 2), (2, 3))]
+    w = [
+        torch.linspace(-1, 1, n * m, dtype=torch.float64).cos().reshape(n, m)
+        for n, m in ((6, 2), (2, 2), (3, 2), (2, 3))
+    ]
     b = [torch.linspace(-1, 1, n, dtype=torch.float64) for n in (6, 2, 3, 2)]
     one = torch.ones(2, dtype=torch.float64)
     kind = None if mask is None else 0

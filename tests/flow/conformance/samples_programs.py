@@ -32,7 +32,9 @@ def by_logs(scores: Tensor) -> Tensor:
     return (scores - scores.logsumexp(-1, keepdim=True)).exp()
 
 
-def masked(mask: Callable[[Tensor], Tensor], normalise: Callable[[Tensor], Tensor] | None = None) -> Callable[..., Tensor]:
+def masked(
+    mask: Callable[[Tensor], Tensor], normalise: Callable[[Tensor], Tensor] | None = None
+) -> Callable[..., Tensor]:
     """`normalise(mask(q k^T)) v`, all `[3 positions, 2]`."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -37,8 +37,9 @@ class Spec:
 class Sample:
     """One way to call an op, named as in its schema: `aten::mm`, or `aten::add.Tensor` for an overload.
 
-    `reference` computes what the op does, for ops that the CPU cannot run. `program` calls the op in passing. `random`: the op draws numbers by itself.
-    `blocking`: the values that blocked elements have. `exact`: whether claims above the truth count.
+    `reference` computes what the op does, for ops that the CPU cannot run. `program` calls the op in passing. `random`:
+    the op draws numbers by itself. `blocking`: the values that blocked elements have. `exact`: whether claims above the
+    truth count.
     """
 
     op: str

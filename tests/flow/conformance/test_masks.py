@@ -1,4 +1,4 @@
-"""What a mask blocks stays blocked on its way to the softmax: each position sees itself and what is before it, no more."""
+"""What a mask blocks stays blocked on its way to the softmax: each position sees itself and what is before it."""
 
 import pytest
 import torch
@@ -6,7 +6,14 @@ import torch
 from leakcheck.flow import trace
 from leakcheck.flow.engine import Flow
 from tests.flow.conformance.samples_programs import (
-    KEEP, LOWEST, MASKS, additive, by_hand, by_logs, by_max_and_indices, masked,
+    KEEP,
+    LOWEST,
+    MASKS,
+    additive,
+    by_hand,
+    by_logs,
+    by_max_and_indices,
+    masked,
 )  # fmt: skip
 
 
@@ -39,6 +46,8 @@ def test_a_small_constant_is_no_mask():
     assert seen(masked(lambda s: s + additive(-50.0)))[0] == [2, 2, 2]
     assert seen(masked(lambda s: (s + additive(-1e4)) * 1e-4))[0] == [2, 2, 2]
     assert seen(masked(lambda s: (s + additive(-1e9)) * -1.0))[0] == [2, 2, 2]
+    assert seen(masked(lambda s: s + additive(-1e9) - additive(-1e9)))[0] == [2, 2, 2]
+    assert seen(masked(lambda s: s + additive(-1e9) + (~KEEP) * 1e9))[0] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("normalise", [None, by_hand])

@@ -1,4 +1,4 @@
-"""Every entry of the registry against brute force. `python -m tests.flow.conformance.outcome` writes the record anew."""
+"""Every entry of the registry against brute force. `python -m tests.flow.conformance.outcome` writes the record."""
 
 from dataclasses import replace
 
