@@ -15,7 +15,7 @@ from leakcheck.config import Configuration
 from leakcheck.findings import Control
 from leakcheck.flow.blame import Blame, blame
 from leakcheck.flow.labels import LARGEST
-from leakcheck.flow.reports import CONTROL_FLOW, Hole, SoftMask
+from leakcheck.flow.reports import Hole, SoftMask
 from leakcheck.flow.trace import Trace, Violation, conclude, traced
 from leakcheck.flow.widening import explained
 from leakcheck.probes.probe import Prober
@@ -84,11 +84,9 @@ class Prover:
             return Proof(holes=(Hole(f"{type(self.model).__name__}.forward", UNTRACEABLE, carries, None),))
         if not self._controls.get(configuration.attention):
             self._controls[configuration.attention] = self._planted(configuration, tokens, valid, trace)
-        if any(hole.kind == CONTROL_FLOW for hole in trace.holes):
-            # The program knew more of its tokens than labels say: what they say may be too late, and too early.
+        if any(hole.kind not in _CARRIED for hole in trace.holes):
+            # The program may know more of its tokens than labels say: what they say may be too early, or too late.
             horizon, horizons = None, dict.fromkeys(horizons)
-        elif any(hole.kind not in _CARRIED for hole in trace.holes):
-            horizon, horizons = horizon or None, {spot: seen or None for spot, seen in horizons.items()}
         return Proof(
             horizon=horizon,
             horizons=horizons,

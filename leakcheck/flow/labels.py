@@ -34,12 +34,17 @@ _CONSTANTS: dict[int, Tensor] = {}
 
 
 class Labels:
-    """The labels of one tensor: a plane of integers of its shape, or one `uniform` label for all of it."""
+    """The labels of one tensor: a plane of integers of its shape, or one `uniform` label for all of it.
 
-    __slots__ = ("_least", "_plane", "facts", "owners", "shape", "soft", "uniform")
+    Its `core` is the plane with one element along the dimensions that it is known to be constant along. The algebra
+    computes with cores alone.
+    """
+
+    __slots__ = ("_core", "_least", "_plane", "facts", "owners", "shape", "soft", "uniform")
 
     def __init__(self, plane: Tensor, owners: Owners | None = None, soft: bool = False, least: int | None = None):
         self._plane: Tensor | None = plane
+        self._core: Tensor | None = None
         self._least = least
         self.shape = plane.shape
         self.uniform: int | None = None
@@ -51,24 +56,37 @@ class Labels:
     def full(cls, shape: Sequence[int], label: int) -> "Labels":
         labels = cls.__new__(cls)
         labels._plane, labels.shape, labels.uniform, labels._least = None, torch.Size(shape), label, label
-        labels.owners, labels.soft, labels.facts = None, False, None
+        labels._core, labels.owners, labels.soft, labels.facts = None, None, False, None
+        return labels
+
+    @classmethod
+    def spread(
+        cls, core: Tensor, shape: Sequence[int], owners: Owners | None = None, soft: bool = False, least: int | None = None
+    ) -> "Labels":  # fmt: skip
+        """`core` has as many dimensions as `shape`, each of its size or of size 1."""
+        labels = cls.__new__(cls)
+        labels._core, labels.shape, labels._least = core, torch.Size(shape), least
+        labels._plane, labels.uniform, labels.owners, labels.soft, labels.facts = None, None, owners, soft, None
         return labels
 
     @property
     def plane(self) -> Tensor:
         """int16, of `shape`; expanded along dimensions that it is known to be constant along."""
         if self._plane is None:
-            assert self.uniform is not None
-            constant = _CONSTANTS.get(self.uniform)
-            if constant is None:
-                constant = _CONSTANTS[self.uniform] = torch.tensor(self.uniform, dtype=DTYPE)
-            self._plane = constant.expand(self.shape)
+            self._plane = self.core.expand(self.shape)
         return self._plane
 
     @property
     def core(self) -> Tensor:
-        """The plane, with one element along the dimensions that it is expanded along: cheap to compute with."""
-        return unexpanded(self.plane)
+        if self._core is None:
+            if self.uniform is None:
+                self._core = unexpanded(self.plane)
+            else:
+                constant = _CONSTANTS.get(self.uniform)
+                if constant is None:
+                    constant = _CONSTANTS[self.uniform] = torch.tensor(self.uniform, dtype=DTYPE)
+                self._core = constant.expand([min(n, 1) for n in self.shape])
+        return self._core
 
     @property
     def least(self) -> int:
@@ -93,7 +111,7 @@ class Labels:
         if not self.soft:
             return self
         core = self.core
-        return Labels(torch.where(core < -_SOFT // 2, core + _SOFT, core).expand(self.shape), self.owners)
+        return Labels.spread(torch.where(core < -_SOFT // 2, core + _SOFT, core), self.shape, self.owners)
 
     def is_soft(self) -> Tensor:
         return (self.core < -_SOFT // 2).expand(self.shape)
@@ -128,10 +146,13 @@ class Labels:
     def expand(self, shape: Sequence[int]) -> "Labels":
         if self.shape == torch.Size(shape):
             return self
+        if broadcast(self.shape, shape) != torch.Size(shape):
+            raise RuntimeError(f"labels of shape {list(self.shape)} do not expand to {list(shape)}")
         if self.uniform is not None:
             return Labels.full(shape, self.uniform)
         owners = None if self.owners is None else self.owners.view(lambda t: t.expand(shape))
-        return Labels(self.plane.expand(shape), owners, self.soft, self._least)
+        core = self.core[(None,) * (len(shape) - len(self.shape))]
+        return Labels.spread(core, shape, owners, self.soft, self._least)
 
     def over(self, dims: Sequence[int] | int | None = None, *, keepdim: bool = False) -> "Labels":
         """The join along `dims` (all of them for `None`), for a reduction. ZEROs alone stay ZERO."""
@@ -149,9 +170,9 @@ class Labels:
         plane = base.core.amax(dims, keepdim=keepdim)
         if base.least < KNOWN:
             plane = torch.where(plane == BLOCKED, KNOWN, plane)
-        plane = plane.expand(shape)
         if base.owners is None:
-            return Labels(plane, least=base.least)
+            return Labels.spread(plane, shape, least=base.least)
+        plane = plane.expand(shape)
         owners, clash = base.owners.over(dims, keepdim)
         if clash is not None:
             plane = torch.where(clash, base.settled().plane.amax(dims, keepdim=keepdim), plane)
@@ -190,11 +211,17 @@ def collapsed(plane: Tensor) -> Labels:
 
 
 def broadcast(*shapes: Sequence[int]) -> torch.Size:
-    """`torch.broadcast_shapes`, for shapes that fit, in a tenth of its time."""
+    """`torch.broadcast_shapes`, in a tenth of its time.
+
+    Raises:
+        RuntimeError: the shapes do not fit.
+    """
     result = [1] * max(len(shape) for shape in shapes)
     for shape in shapes:
         for d in range(-len(shape), 0):
-            if shape[d] != 1:
+            if shape[d] != 1 and shape[d] != result[d]:
+                if result[d] != 1:
+                    raise RuntimeError(f"shapes {[list(s) for s in shapes]} do not broadcast")
                 result[d] = shape[d]
     return torch.Size(result)
 
@@ -232,7 +259,7 @@ def floor(labels: Labels) -> Labels:
     if labels.uniform is not None:
         return Labels.full(labels.shape, KNOWN)
     base = labels.hardened()
-    return Labels(base.core.clamp(min=KNOWN).expand(base.shape), base.owners, least=KNOWN)
+    return Labels.spread(base.core.clamp(min=KNOWN), base.shape, base.owners, least=KNOWN)
 
 
 def highest(*several: Labels) -> Labels:
@@ -247,9 +274,10 @@ def _highest_of_two(a: Labels, b: Labels) -> Labels:
     if a.uniform is not None and b.uniform is not None:
         return Labels.full(broadcast(a.shape, b.shape), max(a.uniform, b.uniform))
     shape = a.shape if a.shape == b.shape else broadcast(a.shape, b.shape)
-    plane = torch.maximum(a.core, b.core).expand(shape)
+    core = torch.maximum(a.core, b.core)
     if a.owners is None and b.owners is None:
-        return Labels(plane, least=max(a.least, b.least))
+        return Labels.spread(core, shape, least=max(a.least, b.least))
+    plane = core.expand(shape)
     owners, clash = selection.meet(a.owners, b.owners, shape, a, b)
     if clash is not None:
         settled = torch.maximum(a.settled().plane, b.settled().plane)

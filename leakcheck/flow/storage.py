@@ -8,6 +8,7 @@ label for each *unit* of consecutive bytes, and only one period of what repeats.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,17 +86,17 @@ class Mirror:
         if record.uniform is not None:
             return Labels.full(tensor.shape, record.uniform)
         assert record.plane is not None
-        plane = _seen(record.plane, record.unit, tensor)
-        if plane is None:
+        core = _seen(record.plane, record.unit, tensor)
+        if core is None:
             self._refine(record, tensor)
-            plane = _window(record.plane, record.unit, tensor).amax(-1)
+            core = _window(record.plane, record.unit, tensor).amax(-1)
         record.shared = True
         if record.codes is None:
-            return Labels(plane, None, record.soft, record.least)
+            return Labels.spread(core, tensor.shape, None, record.soft, record.least)
         self._refine(record, tensor)
         codes = _window(record.codes, record.unit, tensor).amax(-1)
         owners = Owners(codes, dict(record.selections)) if bool(codes.any()) else None
-        return Labels(plane, owners, record.soft)
+        return Labels.spread(core, tensor.shape, owners, record.soft, record.least)
 
     def write(self, tensor: Tensor, labels: Labels) -> None:
         """Set the labels of what `tensor` shows of its storage."""
@@ -115,7 +116,7 @@ class Mirror:
             record.uniform, record.soft, record.shared, record.least = None, labels.soft, True, labels.least
             record.codes, record.selections = None, {}
             if labels.owners is None:
-                record.plane, count = _repeated(labels.plane.permute(order) if order else labels.plane)
+                record.plane, count = _repeated(labels.core, tensor.shape, order)
                 record.unit = count * size
             else:
                 dims = tuple(order or range(tensor.dim()))
@@ -200,13 +201,13 @@ def blocking(dtype: torch.dtype) -> float:
 
 
 def _seen(flat: Tensor, unit: int, tensor: Tensor) -> Tensor | None:
-    """The labels of the tensor's elements, expanded where they repeat; `None` if its strides cut through units."""
+    """A core of the labels of the tensor's elements; `None` if its strides cut through units."""
     shape, size, period = tensor.shape, tensor.element_size(), unit * flat.numel()
     if not tensor.numel():
         return flat.new_empty(shape)
     start, inside = divmod(int(tensor.storage_offset()) * size % period, unit)
     last = start  # the unit of the last element, and where in its unit it lies
-    strides = []
+    sizes, strides = [], []
     for n, stride in zip(shape, tensor.stride(), strict=True):
         step = stride * size % period if n > 1 else 0
         if step % unit:
@@ -214,9 +215,10 @@ def _seen(flat: Tensor, unit: int, tensor: Tensor) -> Tensor | None:
             step = 0
         last += (n - 1) * (step // unit)
         strides.append(step // unit)
+        sizes.append(n if step else 1)
     if inside + size > unit or last >= period // unit:
         return None
-    return flat.as_strided(shape, strides, flat.storage_offset() + start)
+    return flat.as_strided(sizes, strides, flat.storage_offset() + start)
 
 
 def _memory_order(tensor: Tensor) -> list[int] | None:
@@ -231,18 +233,19 @@ def _memory_order(tensor: Tensor) -> list[int] | None:
     return order if tensor.permute(order).is_contiguous() else None
 
 
-def _repeated(plane: Tensor) -> tuple[Tensor, int]:
-    """Flat labels that, each repeated `count` times and all of that over and over, make up the plane."""
-    shape, strides = plane.shape, plane.stride()
-    first, last, count = 0, plane.dim(), 1
-    if not plane.numel():
-        return _flat(plane), 1
-    while last and (strides[last - 1] == 0 or shape[last - 1] == 1):
+def _repeated(core: Tensor, shape: Sequence[int], order: Sequence[int]) -> tuple[Tensor, int]:
+    """Flat labels that, each repeated `count` times and all of that over and over, make up the plane in memory."""
+    if order:
+        core, shape = core.permute(order), [shape[d] for d in order]
+    sizes = core.shape
+    first, last, count = 0, len(sizes), 1
+    while last and sizes[last - 1] == 1:
         last -= 1
         count *= shape[last]
-    while first < last and (strides[first] == 0 or shape[first] == 1):
+    while first < last and sizes[first] == 1:
         first += 1
-    return _flat(plane.as_strided(shape[first:last], strides[first:last])), count
+    inner = [*sizes[:first], *shape[first:last], *sizes[last:]]  # spelt out between
+    return _flat(core.expand(inner)), max(count, 1)
 
 
 def _flat(plane: Tensor) -> Tensor:

@@ -371,6 +371,7 @@ BACK: dict[str, Callable[[Any], Tensor]] = {
     "added by number": lambda s: torch.zeros_like(s.x).index_add(0, torch.arange(len(s.h)), s.h),
     "added in overlapping pairs": lambda s: torch.zeros_like(s.x).index_add(0, pairs(s.order), pairs(s.h)),
     "placed in twos": lambda s: torch.zeros_like(s.x).index_put((s.order // 2,), s.h),
+    "numbers in twos": lambda s: s.x + torch.zeros(len(s.x)).index_put((s.order // 2,), s.order * 0.1)[:, None],
     "by the row's expert": lambda s: torch.zeros_like(s.x).index_add(0, s.key[s.order], s.h),
 }
 SLOTS: dict[str, Callable[[Any], Tensor]] = {

@@ -132,27 +132,33 @@ def add(a: Any, b: Any, *, alpha: Scalar = 1, context: Context) -> Labels:
     A finite constant from -1e3 down (but not absorbing) makes the label soft: softmax takes it for blocked, any other
     op for what it is. Zero plus x is x.
     """
-    return constants(total(a, b, alpha, context), context.result, L.highest(structure(a), structure(b)))
+    return _sum(a, b, alpha, context)
 
 
 @rule("aten::sub", rowwise=True, soft=True)
 def subtract(a: Any, b: Any, *, alpha: Scalar = 1, context: Context) -> Labels:
     """As `add`: `a - alpha b` is blocked by a low a or a high b."""
-    return constants(total(a, b, -alpha, context), context.result)
+    return _sum(a, b, -alpha, context)
 
 
 @rule("aten::rsub", rowwise=True, soft=True)
 def reversed_subtract(a: Operand, b: Any, alpha: Scalar = 1, *, context: Context) -> Labels:
     """`b - alpha a`."""
-    return constants(total(b, a, -alpha, context), context.result)
+    return _sum(b, a, -alpha, context)
+
+
+def _sum(a: Any, b: Any, scale: Scalar, context: Context) -> Labels:
+    labels = total(a, b, scale, context)
+    if labels.least > KNOWN:
+        return labels
+    return constants(labels, context.result, L.highest(structure(a), structure(b)))
 
 
 def total(a: Any, b: Any, scale: Scalar, context: Context) -> Labels:
     """`a + scale b`, of operands, numbers or labels. Where both are constant it may show one of the two as it is."""
     left = a if isinstance(a, Labels) else structure(a)
     right = (b if isinstance(b, Labels) else structure(b)) if scale != 0 else Labels.full(b.shape, ZERO)
-    result = L.highest(left, right)
-    constant = _constant(result)
+    highest = result = L.highest(left, right)
     hard, soft = _masks(a, left, 1, context)
     by_b = _masks(b, right, scale, context)
     hard, soft = _or(hard, by_b[0]), _or(soft, by_b[1])
@@ -160,7 +166,7 @@ def total(a: Any, b: Any, scale: Scalar, context: Context) -> Labels:
         lifted = _or(_lifts(a, left, 1, context), _lifts(b, right, scale, context))
         soft = soft if lifted is None else soft & ~lifted
         result = result.softened(soft.expand(result.shape))
-    return result if hard is None else L.select(hard & ~constant, Labels.full((), BLOCKED), result)
+    return result if hard is None else L.select(hard & ~_constant(highest), Labels.full((), BLOCKED), result)
 
 
 def _masks(x: Any, labels: Labels, scale: Scalar, context: Context) -> tuple[Tensor | None, Tensor | None]:
