@@ -2,10 +2,11 @@
 
 After a change of the output or of reports/, in the repository's root:
 
-    python -m cogapp -r -I docs README.md docs/findings.md docs/method1_v3.md
+    python -m cogapp -r -I docs README.md docs/findings.md docs/flow.md docs/method1_v3.md
 """
 
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -73,6 +74,27 @@ def options() -> str:
     ).stdout
     lines = [line.rstrip() for line in printed.strip().splitlines()]
     return "\n".join(["```console", "$ leakcheck run --help", *lines, "```"])
+
+
+def session(code: str) -> str:
+    """A program and what it prints."""
+    printed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout
+    return f"```python\n{code.strip()}\n```\n\n```console\n{printed.strip()}\n```"
+
+
+def table(name: str, heading: str) -> str:
+    """A table of a committed page of reports/, by the first cell of its head, and the command that made the page."""
+    lines = (ROOT / "reports" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(f"| {heading} |"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[first:])
+    command = next(line for line in lines if line.startswith("`")).split("`")[1]
+    return "\n".join([*rows, "", f"From [reports/{name}.md](../reports/{name}.md), made by `{command}`."])
 
 
 def codes() -> str:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from leakcheck.flow.labels import BLOCKED, GENERIC, KNOWN, ZERO, Labels
-from leakcheck.flow.trace import Tracer
+from leakcheck.flow.labels import BLOCKED, GENERIC, KNOWN, ZERO
+from leakcheck.flow.trace import traced
 
 BATCH, SEQ, HIDDEN = SHAPE = (2, 4, 3)
 PARAMETERS = {"w": (HIDDEN, HIDDEN), "v": (HIDDEN,), "g": (SEQ, SEQ), "table": (5, HIDDEN), "gate": (HIDDEN,)}
@@ -467,11 +467,9 @@ def tried(lines: list[str], x: Tensor, weights: dict[str, Tensor]) -> dict[str, 
 def claims(lines: list[str], labels: Tensor) -> tuple[dict[str, Tensor], list[str]]:
     """What flow says of each value, and the control flow that it could not follow."""
     x, weights = starting(0)
-    tracer = Tracer(None, x, labels)
-    for weight in weights.values():
-        tracer.mirror.seed(weight, Labels.full(weight.shape, GENERIC))
-    with torch.no_grad(), tracer:
-        values = execute(lines, x, weights)
+    parameters = nn.ParameterDict(weights)
+    with torch.no_grad():
+        tracer, values = traced(lambda: execute(lines, x, dict(parameters)), parameters, x, labels)
     said = {name: tracer.read(value) for name, value in values.items()}
     tracer.close()
     escaped = [str(hole) for hole in tracer.reports.holes if hole.kind == "token-dependent control flow"]

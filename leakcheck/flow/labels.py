@@ -61,8 +61,13 @@ class Labels:
 
     @classmethod
     def spread(
-        cls, core: Tensor, shape: Sequence[int], owners: Owners | None = None, soft: bool = False, least: int | None = None
-    ) -> "Labels":  # fmt: skip
+        cls,
+        core: Tensor,
+        shape: Sequence[int],
+        owners: Owners | None = None,
+        soft: bool = False,
+        least: int | None = None,
+    ) -> "Labels":
         """`core` has as many dimensions as `shape`, each of its size or of size 1."""
         labels = cls.__new__(cls)
         labels._core, labels.shape, labels._least = core, torch.Size(shape), least

@@ -35,7 +35,7 @@ class Frame:
 
 
 class Taken:
-    """An operand as it was when the op ran: later ops may overwrite both values and labels."""
+    """An operand as it was when the op ran: later ops may overwrite its values. Its labels are never written again."""
 
     def __init__(self, operand: Operand, layout: Layout):
         labels = operand.labels
@@ -43,9 +43,6 @@ class Taken:
         self._kept = operand.value.clone() if labels.uniform == KNOWN else None
         self._version = operand.value._version
         self.structure = operand.structure if labels.uniform == KNOWN else None
-        if labels.uniform is None:
-            owners = None if labels.owners is None else labels.owners.view(torch.clone)
-            labels = Labels(labels.plane.clone(), owners, labels.soft)
         self._labels = labels
 
     @property

@@ -233,7 +233,7 @@ def _memory_order(tensor: Tensor) -> list[int] | None:
     return order if tensor.permute(order).is_contiguous() else None
 
 
-def _repeated(core: Tensor, shape: Sequence[int], order: Sequence[int]) -> tuple[Tensor, int]:
+def _repeated(core: Tensor, shape: Sequence[int], order: list[int]) -> tuple[Tensor, int]:
     """Flat labels that, each repeated `count` times and all of that over and over, make up the plane in memory."""
     if order:
         core, shape = core.permute(order), [shape[d] for d in order]

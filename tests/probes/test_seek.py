@@ -1,5 +1,7 @@
 """The search for a witness, aimed at pairs of positions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -69,7 +71,7 @@ class WhenAll(models.Toy):
 
 @pytest.mark.parametrize("strength", [1.0, 1e-9])
 def test_one_token_at_one_position_is_found(strength):
-    prober = prober_of(models.seeded(WhenAll(19, strength)))
+    prober = prober_of(models.seeded(WhenAll(9, strength)))
     known = prober.probe(PLAIN)
     assert not known.logits.moved
     found = seek(prober, PLAIN, [(3, 8)], known)
@@ -80,13 +82,20 @@ def test_one_token_at_one_position_is_found(strength):
 
 
 def test_the_twin_that_reads_the_past_is_not():
-    prober = prober_of(models.seeded(WhenAll(19, where=2)))
+    prober = prober_of(models.seeded(WhenAll(9, where=2)))
     assert seek(prober, PLAIN, [(3, 8)], prober.probe(PLAIN)) is None
 
 
 def test_rounding_is_no_witness():
     prober = prober_of(models.toy(models.FourierConvolution(padded=True)))
     assert seek(prober, PLAIN, [(3, 8), (0, 10)], prober.probe(PLAIN)) is None
+
+
+def test_a_row_that_moved_with_its_batch_is_no_witness():
+    """Every row reads the one before it: together they move in float64, alone none does."""
+    prober = prober_of(models.toy(lambda x: models.so_far(x + x.roll(1, 0))))
+    known = replace(prober.probe(PLAIN), independent=True)
+    assert seek(prober, PLAIN, [(3, 8)], known) is None
 
 
 def test_randomness_is_no_witness():

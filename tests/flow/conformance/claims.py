@@ -15,7 +15,7 @@ from leakcheck.flow.registry import RULES
 from leakcheck.flow.reports import Reports
 from leakcheck.flow.storage import Mirror
 from tests.flow.conformance.cases import Case
-from tests.flow.conformance.oracle import GENERIC, Truth, horizons
+from tests.flow.conformance.oracle import GENERIC, Input, Truth, horizons
 from tests.flow.conformance.spec import Sample, Spec, fill
 
 _STORING = ("dtype", "layout", "device", "pin_memory", "memory_format")
@@ -184,6 +184,20 @@ def claims(case: Case, form: Form) -> list[Tensor] | None:
         if [t.shape for t in tensors_of(result)] != [t.shape for t in run(case.sample)([i.value for i in case.inputs])]:
             return None
         return [mirror.read(t).settled().hardened().plane for t in tensors_of(result)]
+    finally:
+        mirror.close()
+
+
+def labelled_call(function: Callable[[Sequence[Tensor]], Sequence[Tensor]], inputs: Sequence[Input]) -> list[Tensor]:
+    """The label planes of what a function of tensors returns."""
+    mirror, values = Mirror(), [each.value.clone() for each in inputs]
+    try:
+        for value, each in zip(values, inputs, strict=True):
+            mirror.seed(value, _labels(each.labels))
+        torch.default_generator.manual_seed(0)
+        with Strict(mirror, Reports()):
+            results = function(values)
+        return [mirror.read(t).settled().hardened().plane for t in results]
     finally:
         mirror.close()
 

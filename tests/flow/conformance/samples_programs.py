@@ -104,11 +104,11 @@ _NO_LIVE_SCORE = [
 
 PROGRAMS: list[Sample] = [
     *(sound(program("aten::_softmax", masked(mask), *_QKV)) for mask in MASKS),
-    *(sound(program("aten::exp", masked(mask, by_hand), *_QKV)) for mask in (*MASKS, *_NO_LIVE_SCORE)),
-    *(sound(program("aten::max", masked(mask, by_max_and_indices), *_QKV)) for mask in (*MASKS, *_NO_LIVE_SCORE)),
-    *(sound(program("aten::logsumexp", masked(mask, by_logs), *_QKV)) for mask in (*MASKS, *_NO_LIVE_SCORE)),
+    *(sound(program("aten::exp", masked(mask, by_hand), *_QKV)) for mask in (*MASKS[::4], *_NO_LIVE_SCORE)),
+    *(sound(program("aten::max", masked(mask, by_max_and_indices), *_QKV)) for mask in (*MASKS[::4], *_NO_LIVE_SCORE)),
+    *(sound(program("aten::logsumexp", masked(mask, by_logs), *_QKV)) for mask in (*MASKS[::4], *_NO_LIVE_SCORE)),
     *(sound(program("aten::_log_softmax", masked(mask, lambda s: s.log_softmax(-1).exp()), *_QKV))
-      for mask in (*MASKS, *_NO_LIVE_SCORE)),
+      for mask in (*MASKS[::4], *_NO_LIVE_SCORE)),
     *(sound(program("aten::_softmax", masked(mask), *_QKV)) for mask in _NO_LIVE_SCORE),
     *(sound(program("aten::masked_fill", lambda q, k, v, ids, n=value, f=first: _padded(q, k, v, ids, n, f),
                     *_QKV, ints(3, high=3)))

@@ -67,6 +67,10 @@ class Sample:
         return self.program is None and self.reference is None and self.overload._schema.is_mutable
 
     @property
+    def tags(self) -> list[torch.Tag]:
+        return [] if self.program else self.overload.tags
+
+    @property
     def key(self) -> str:
         """The entry of the registry that it is a sample of."""
         return self.op if self.op in RULES else self.op.partition(".")[0]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from leakcheck.flow.labels import KNOWN
 from leakcheck.flow.registry import RULES, Tier
@@ -35,6 +36,8 @@ def test_rule(key):
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key in RULES and key not in {*EXEMPT, *NOTHING_TO_SEE}])
 def test_a_rule_that_sees_nothing_is_found(key, monkeypatch):
+    if any(torch.Tag.dynamic_output_shape in sample.tags for sample in SAMPLES if sample.key == key):
+        pytest.skip("the engine sees by itself that the values decide the size of the result")
     monkeypatch.setitem(RULES, key, replace(RULES[key], function=lambda *_, **__: KNOWN, context=False))
     assert examine(key, until_unsound=True).unsound
 
