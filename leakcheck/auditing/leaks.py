@@ -115,9 +115,8 @@ def _explained(finding: Finding, blame: Blame | None) -> Finding:
 
 
 def _step(link: Link) -> str:
-    place = link.place
-    where = f"{source.short_path(place.file)}:{place.line}" if place else link.module or "the model"
-    return f"{where}: {link.op}, {link.effect}" + (f" in {link.module}" if place and link.module else "")
+    where = f"{source.short_path(link.place.file)}:{link.place.line}: " if link.place else ""
+    return f"{where}{link.op}, {link.effect}" + (f" in {link.module}" if link.module else "")
 
 
 def _gradient_only(examined: Examined, context: _Context) -> Finding:

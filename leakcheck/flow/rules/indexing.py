@@ -220,6 +220,9 @@ def put(
     """By known indices: there and nowhere else. By labelled ones: anywhere along the indexed dims."""
     given = [i for i in indices if i is not None]
     brought = Labels.full((), otherwise) if values is None else values.structure
+    if not x.dim():  # only a dim of one could be meant
+        kept = [x.structure] if keeps and include_self else []
+        return L.highest(*kept, brought.over(), *(L.join(i.labels.over()) for i in given))
     at = _at(indices)
     base = x.structure
     if all(i.labels.uniform == KNOWN for i in given):

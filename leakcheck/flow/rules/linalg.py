@@ -90,7 +90,7 @@ def cholesky(a: Operand, upper: bool = False, context: Any = None, **_: Any) -> 
     "aten::linalg_lu", "aten::linalg_lu_factor_ex", "aten::linalg_lu_solve", "aten::linalg_qr", "aten::_linalg_svd",
     "aten::_linalg_eigh", "aten::linalg_eig", "aten::_linalg_eigvals", "aten::_linalg_det", "aten::_linalg_slogdet",
     "aten::linalg_ldl_factor_ex", "aten::linalg_lstsq", "aten::cholesky_solve", "aten::cholesky_inverse",
-    "aten::linalg_householder_product", "aten::linalg_pinv", tier=Tier.COARSE,
+    "aten::linalg_pinv", tier=Tier.COARSE,
 )  # fmt: skip
 def whole_matrix(*args: Any, context: Any = None, **named: Any) -> list[Labels]:
     """Every output of a batch entry depends on all of its matrices."""
@@ -101,6 +101,13 @@ def whole_matrix(*args: Any, context: Any = None, **named: Any) -> list[Labels]:
     ]  # pivots, tolerances: a batch entry is not told apart
     joined = [x.labels.over((-2, -1)) for x in matrices]
     return _of_matrices([L.floor(x) for x in joined + others], list(tensors_of(context.result)))
+
+
+@rule("aten::linalg_householder_product", tier=Tier.COARSE)
+def householder(a: Operand, tau: Operand, *, context: Any = None) -> list[Labels]:
+    """Reflections `[..., n, k]` with factors `[..., k]`."""
+    joined = [L.floor(a.labels.over((-2, -1))), L.floor(tau.labels.over(-1))]
+    return _of_matrices(joined, list(tensors_of(context.result)))
 
 
 @rule("aten::_linalg_check_errors")

@@ -42,7 +42,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Truth:
-    """What was seen of one output: of each element its horizon, and whether it was zero or below `LOW` on every base."""
+    """What was seen of one output: of each element its horizon, and whether it was zero or below `LOW` on each base."""
 
     horizon: Tensor
     zero: Tensor

@@ -37,8 +37,6 @@ MASKS = (-inf, lowest, -1e30)  # what blocks for good
 
 # Not tried, with the reason.
 EXEMPT: dict[str, str] = {
-    "aten::set_.source_Storage": "its source is no tensor, and has no label",
-    "aten::set_.source_Storage_storage_offset": "its source is no tensor, and has no label",
     "aten::_linalg_check_errors": "it returns nothing",
     "aten::convolution_overrideable": "no kernel on the CPU; it shares the rule of aten::convolution",
     "aten::_conv_depthwise2d": "no kernel on the CPU",
@@ -462,6 +460,9 @@ INDEXING = [
     sample("aten::index_fill.int_Scalar", x(3, 4), 1, ints(2, high=4), 0.0),
     sample("aten::index_fill.int_Scalar", x(3, 4), 0, ints(1, high=3), 2.5),
     sample("aten::index_fill.int_Tensor", x(3, 4), -1, ints(2, high=4), x()),
+    sample("aten::index_fill.int_Scalar", x(), 0, ints(1, high=1).known, 0.0),
+    sample("aten::index_add", x(), 0, ints(1, high=1).known, x(1)),
+    sample("aten::index_copy", x(), 0, ints(1, high=1).known, x()),
     sample("aten::index_put", x(3, 4), [ints(1, low=-3, high=3)], x(4)),
     sample("aten::index_put", x(3, 4), [None, ints(1, high=4)], x(3, 1)),
     sample("aten::index_put", x(3, 4), [permutation(3), ints(3, high=4)], x(3)),

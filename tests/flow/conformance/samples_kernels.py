@@ -156,6 +156,7 @@ LINALG = [
     sample("aten::linalg_ldl_factor_ex", finite(3, 3)),
     sample("aten::linalg_lstsq", finite(3, 2), finite(3, 1)),
     sample("aten::linalg_householder_product", finite(3, 2), finite(2)),
+    sample("aten::linalg_householder_product", finite(2, 2, 2, 1), finite(2, 2, 1)),
     sample("aten::linalg_pinv.atol_rtol_tensor", finite(3, 2)),
     sample("aten::_cdist_forward", finite(3, 2), finite(4, 2), 2.0, None),
     sample("aten::_cdist_forward", finite(2, 3, 2), finite(2, 2, 2), 1.0, None),

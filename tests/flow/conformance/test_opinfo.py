@@ -23,8 +23,20 @@ SAMPLES, ELEMENTS, LABELS = 3, 60, 5  # of an op; of an input or output; of one 
 
 # Not held against brute force, with the reason.
 EXEMPT = {
-    "item": "it returns a number",
+    "as_strided_partial_views": "it reads storage beside the tensor that it is given",
+    "to_sparse": "sparse tensors have no labels",
+    "nonzero": "the trace goes on with a result of its own",
+    "argwhere": "the trace goes on with a result of its own",
 }
+OPS = [
+    info
+    for info in op_db
+    if torch.float64 in info.dtypes and info.formatted_name not in EXEMPT and not info.name.startswith("jiterator")
+]  # jiterator: for CUDA alone
+
+
+def test_exemptions_are_of_ops_that_exist():
+    assert set(EXEMPT) <= {info.formatted_name for info in op_db}
 
 
 def calls(info: Any) -> Iterator[tuple[tuple, dict]]:
@@ -53,7 +65,7 @@ def redrawn(value: Tensor) -> Any:
     return draw
 
 
-@pytest.mark.parametrize("info", [i for i in op_db if torch.float64 in i.dtypes], ids=lambda i: i.formatted_name)
+@pytest.mark.parametrize("info", OPS, ids=lambda i: i.formatted_name)
 def test_op(info):
     torch.manual_seed(0)
     for args, kwargs in itertools.islice(calls(info), SAMPLES):
