@@ -187,15 +187,15 @@ def cumulative(meeting: Meeting) -> str | None:
 
 @mechanism
 def recurrence(meeting: Meeting) -> str | None:
-    """A recurrent kernel, or a loop over positions that hands a state on from one to the one before."""
-    over = f"runs backwards over the {meeting.axis.name}{meeting.at}"
+    """A recurrent kernel, or a loop over positions in which one step reads what comes from a later position."""
+    over = f"over the {meeting.axis.name}"
     if any(word in meeting.op for word in ("rnn", "lstm", "gru")):
-        return f"recurrent kernel {over}{_reversed(meeting)}: {meeting.reads}"
+        return f"recurrent kernel runs backwards {over}{meeting.at}{_reversed(meeting)}: {meeting.reads}"
     step = meeting.move.step
     if not meeting.axis.rows(meeting.move.taken.shape, meeting.move.source) and meeting.move.mixes():
         runs = sum(s.name == step.name and s.frames == step.frames for s in meeting.recording.steps)
         if runs >= meeting.axis.size:
-            return f"loop {over}: the step of {meeting.reads}"
+            return f"loop {over} uses later positions in earlier steps{meeting.at}: {meeting.reads}"
     return None
 
 

@@ -445,6 +445,19 @@ class BackwardLoop(Mixer):
 
 
 @leak
+class StepByStep(Mixer):
+    """A loop that takes two tensors apart, position by position."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates, last = torch.sigmoid(x), x.shape[1] - 1
+        steps = []
+        for t in range(x.shape[1]):
+            to = min(t + 1, last) if self.leaky else t
+            steps.append(x[:, t] * gates[:, to])  # leak
+        return torch.stack(steps, 1)
+
+
+@leak
 class SequenceMixer(Mixer):
     """A linear layer along the sequence, as in an MLP mixer."""
 

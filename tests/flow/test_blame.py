@@ -68,7 +68,9 @@ SENTENCES = {
     "Slots": "scatter_add writes to earlier positions at {leak}: position 0 reads position 10",
     "Renormed": "norm over the sequence axis (dim 1 of [1, {seq}, 12]) at {leak}: position 0 reads position 10",
     "BackwardLSTM": "recurrent kernel runs backwards over the sequence at {leak}: position 0 reads position 10",
-    "BackwardLoop": "loop runs backwards over the sequence at {leak}: the step of position 9 reads position 10",
+    "BackwardLoop": "loop over the sequence uses later positions in earlier steps at {leak}: "
+    "position 9 reads position 10",
+    "StepByStep": "loop over the sequence uses later positions in earlier steps at {leak}: position 0 reads position 1",
     "SequenceMixer": "linear layer mixes the sequence axis (weight [{seq}, {seq}]) at {leak}: "
     "position 0 reads position 10",
     "ConstantMixer": "product with a constant matrix [1, {seq}, {seq}] that is not zero above the diagonal at {leak}: "
@@ -162,6 +164,38 @@ def test_causal_ops_on_the_way_are_not_to_blame(name: str) -> None:
             assert found.place is not None
             assert found.place.line == line_of("MeanPooled"), found.sentence
             assert found.chain[0].op == "embedding"
+
+
+class DelayInChunks(nn.Module):
+    """Each position sums those before it in its chunk of four, without itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        chunks = nn.functional.pad(x, (0, 0, 0, -x.shape[1] % 4)).unflatten(1, (-1, 4))
+        summed = torch.einsum("bcih,ij->bcjh", chunks, torch.ones(4, 4).triu(1))
+        return summed.flatten(1, 2)[:, : x.shape[1]]
+
+
+class DelayByConvolution(nn.Module):
+    """Each position sees the two before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(HIDDEN, HIDDEN, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.pad(x.transpose(1, 2), (2, -1))).transpose(1, 2)
+
+
+@pytest.mark.parametrize("delay", [DelayInChunks, DelayByConvolution])
+def test_what_only_delays_is_not_to_blame(delay: type[nn.Module]) -> None:
+    """The way goes to a later position first, and then to an earlier one."""
+    torch.manual_seed(0)
+    model = Model(nn.Sequential(delay(), leaky_models.Rolled(True))).eval()
+    violation = Violation(0, 4, 6)
+    assert violation in trace(model, tokens()).violations
+    found = blame(model, tokens(), violation)
+    assert found.place is not None
+    assert found.place.line == line_of("Rolled")
 
 
 def test_first_of_several_leaks() -> None:
@@ -295,6 +329,14 @@ def test_own_forward_is_called_in_place_of_the_model() -> None:
     assert found.place is not None
     assert (found.place.line, found.module) == (line_of("MeanPooled"), "mixer")
     assert f"[2, {SEQ}, 12]" in found.sentence
+
+
+def test_batch_as_large_as_the_sequence() -> None:
+    """The axes of the input are known, whatever their sizes."""
+    model, ids = built("MeanPooled", True), tokens(batch=SEQ)
+    found = blame(model, ids, Violation(3, 4, SEQ - 1), run=model)
+    assert found.place is not None
+    assert found.place.line == line_of("MeanPooled")
 
 
 def test_only_calls_inside_the_model_are_named() -> None:

@@ -175,13 +175,43 @@ def by_shape(x: Tensor) -> Tensor:
     return x[:, : 1 + int(x[0, -1, 0] > 0)]
 
 
+def only_one_at_a_time(x: Tensor) -> Tensor:
+    """Two large values switch it off again."""
+    large = x.abs() > 4
+    first = (torch.arange(SEQ) == 0)[:, None]
+    return x + first * ((large.any(-1).sum() == 1) & large.any())
+
+
+def only_many_at_once(x: Tensor) -> Tensor:
+    first = (torch.arange(SEQ) == 0)[:, None]
+    return x + first * ((x.abs() > 4).any(-1).any(0).sum() >= 3)
+
+
 @pytest.mark.parametrize("kind", ["pointwise", "positionwise", "causal"])
-@pytest.mark.parametrize("function", [one_pair, rarely, one_channel, rounded])
+@pytest.mark.parametrize("function", [one_pair, rarely, one_channel, rounded, only_one_at_a_time])
 def test_a_false_declaration_is_caught(function, kind):
     declared = flow.declare(kind, **({} if kind == "pointwise" else {"dim": 1}))(function)
     (hole,) = holes(declared)
     assert "moved position" in hole.carries
     assert "changing position" in hole.carries
+
+
+def test_a_leak_that_needs_several_positions_is_caught():
+    (hole,) = holes(flow.declare("pointwise")(only_many_at_once))
+    assert "at once" in hole.carries
+
+
+def test_known_arguments_are_what_they_are():
+    mixed = flow.declare("causal", dim=1)(lambda x, mask: torch.from_numpy(mask.numpy() @ x.numpy()))
+    assert traced(lambda x: mixed(x, torch.ones(SEQ, SEQ, dtype=x.dtype).tril())).proven
+    assert len(holes(lambda x: mixed(x, torch.ones(SEQ, SEQ, dtype=x.dtype)))) == 1
+
+
+def test_a_result_without_labelled_arguments_may_still_hold_parameters():
+    gate = nn.Parameter(torch.zeros(HIDDEN))
+    zeros = flow.declare("pointwise")(lambda ones: ones * gate)
+    result = traced(lambda x: x.roll(-1, 1) * zeros(torch.ones(HIDDEN)))
+    assert result.violations  # zero today, and after a step no more
 
 
 def test_the_positions_of_a_single_pair_are_named():

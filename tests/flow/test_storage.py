@@ -112,6 +112,9 @@ def test_constant_features_and_heads_cost_nothing():
     mirror.write(scores, Labels(torch.ones(length, length, dtype=DTYPE).tril().expand(1, heads, length, length)))
     assert mirror.record(scores).plane.numel() == length * length
     assert mirror.read(scores.view(heads, length, length)).core.shape == (1, length, length)
+    turned = torch.zeros(length, heads, width).transpose(0, 1)  # fills its storage in another order
+    mirror.write(turned, Labels(torch.arange(length, dtype=DTYPE)[:, None].expand(heads, length, width)))
+    assert mirror.record(turned).plane.numel() == length
 
 
 class Buffered(nn.Module):
@@ -145,6 +148,8 @@ def test_labels_read_before_a_write_stay():
     before = mirror.read(x).plane
     kept = before.clone()
     mirror.write(x[1], Labels.full((4,), 50))
+    mirror.write(x[2, :1], Labels.full((1,), -4))
+    assert mirror.read(x).least <= -4
     assert torch.equal(before, kept)
     mirror.write(x[1:], mirror.read(x[:-1]))  # onto itself
     assert mirror.read(x).plane.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [50, 50, 50, 50]]

@@ -461,7 +461,7 @@ INDEXING = [
     sample("aten::index_fill.int_Scalar", x(3, 4), 0, ints(1, high=3), 2.5),
     sample("aten::index_fill.int_Tensor", x(3, 4), -1, ints(2, high=4), x()),
     sample("aten::index_fill.int_Scalar", x(), 0, ints(1, high=1).known, 0.0),
-    sample("aten::index_add", x(), 0, ints(1, high=1).known, x(1)),
+    sample("aten::index_add", x(), 0, ints(1, high=1).known, x()),
     sample("aten::index_copy", x(), 0, ints(1, high=1).known, x()),
     sample("aten::index_put", x(3, 4), [ints(1, low=-3, high=3)], x(4)),
     sample("aten::index_put", x(3, 4), [None, ints(1, high=4)], x(3, 1)),

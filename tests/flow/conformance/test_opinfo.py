@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
 
 from leakcheck.flow.context import tensors_of
-from leakcheck.flow.labels import HOLE, KNOWN
 from tests.flow.conformance.claims import labelled_call, unsound
 from tests.flow.conformance.oracle import Input, horizons
 from tests.flow.conformance.spec import fill, leaves
@@ -72,9 +71,7 @@ def test_op(info):
         seed = zlib.crc32(f"{info.formatted_name} {args} {kwargs}".encode())
         generator = torch.Generator().manual_seed(seed)
         tensors = [t.detach().clone() for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
-        inputs = [
-            Input(t, torch.randint(LABELS, t.shape, generator=generator), redrawn(t)) for t in tensors
-        ]
+        inputs = [Input(t, torch.randint(LABELS, t.shape, generator=generator), redrawn(t)) for t in tensors]
 
         def function(values: Any, args: tuple = args, kwargs: dict = kwargs) -> list[Tensor]:
             remaining = iter([v.clone() for v in values])
