@@ -161,8 +161,7 @@ def brute_force(model: PreTrainedModel, ids: Tensor, tokens: Tensor, draws: int 
     """Boolean `[batch, seq, seq]`: whether a change of input j moves output t, in float64.
 
     Each position alone is set to several other tokens. Then every suffix is drawn anew several times; an output that
-    only such a change of many tokens moves counts as moved by the earliest of them. All changes run as one batch,
-    unless the model lets the sequences of a batch see each other.
+    only such a change of many tokens moves counts as moved by the earliest of them.
     """
     batch, length = ids.shape
     moved = torch.zeros(batch, length, length, dtype=torch.bool)
@@ -185,31 +184,18 @@ def brute_force(model: PreTrainedModel, ids: Tensor, tokens: Tensor, draws: int 
                 changed[j:] = other(changed[j:])
                 many.append((j, changed))
         everything = torch.stack([ids[row], *(changed for _, changed in one + many)])
-        logits = _logits(double, everything)  # [1 + changes, seq, vocab]
-        if _differ(logits[0], _logits(double, ids)[row]).any():
-            alone = ids.expand(len(everything), batch, length).clone()
-            alone[:, row] = everything
-            logits = torch.stack([_logits(double, inputs)[row] for inputs in alone])
-        above = _differ(logits[1:], logits[0])  # [changes, seq]
+        torch.manual_seed(0)
+        with float64():
+            logits = logits_of(double(everything))  # [1 + changes, seq, vocab]
+        if logits.dtype != torch.float64 or not bool(torch.isfinite(logits).all()):
+            raise RuntimeError(f"brute force needs finite float64 logits, not {logits.dtype}")
+        difference = (logits[1:] - logits[0]).abs().amax(-1)  # [changes, seq]
+        above = difference > RESOLUTION * logits.abs().max()
         for (j, _), outputs in zip(one, above[: len(one)], strict=True):
             moved[row, j] |= outputs
         for (j, _), outputs in zip(many, above[len(one) :], strict=True):
             moved[row, j] |= outputs & ~moved[row, j:].any(0)
     return moved
-
-
-def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    torch.manual_seed(0)
-    with float64():
-        logits = logits_of(model(ids))
-    if logits.dtype != torch.float64 or not bool(torch.isfinite(logits).all()):
-        raise RuntimeError(f"brute force needs finite float64 logits, not {logits.dtype}")
-    return logits
-
-
-def _differ(logits: Tensor, others: Tensor) -> Tensor:
-    """At which positions, beyond rounding."""
-    return (logits - others).abs().amax(-1) > RESOLUTION * others.abs().max()
 
 
 def usable_tokens(model: PreTrainedModel) -> Tensor:
