@@ -2,7 +2,6 @@
 
 import functools
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -281,15 +280,13 @@ def llama(layers: int, attention: str) -> nn.Module:
 
 
 def test_library_model_without_its_mask() -> None:
-    """The line is the one in the model's own file, not in the library's attention function; within two seconds."""
+    """The line is the one in the model's own file, not in the library's attention function."""
     model = llama(4, "sdpa")
     for layer in model.model.layers:
         layer.self_attn.is_causal = False
     ids = tokens(seq=19)
     violation = trace(model, ids).violations[3]
-    began = time.perf_counter()
     found = blame(model, ids, violation)
-    assert time.perf_counter() - began < 2
     assert found.module == "model.layers.0.self_attn"  # where it first comes in
     assert found.place is not None
     assert found.place.file == modeling_llama.__file__
