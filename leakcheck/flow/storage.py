@@ -100,6 +100,11 @@ class Mirror:
 
     def write(self, tensor: Tensor, labels: Labels) -> None:
         """Set the labels of what `tensor` shows of its storage."""
+        if 0 in tensor.stride():  # an expanded view: what shows in several places is what any of them wrote
+            repeated = [d for d, step in enumerate(tensor.stride()) if step == 0 and tensor.shape[d] > 1]
+            labels = labels.over(repeated, keepdim=True) if repeated else labels
+            for d in repeated:
+                tensor = tensor.narrow(d, 0, 1)
         record = self.record(tensor)
         record.facts = {}
         record.structure.clear()

@@ -244,6 +244,32 @@ def test_a_single_pair_is_told_from_its_neighbours():
     assert [(v.batch, v.position, v.source) for v in traced.violations] == [(b, 2, 5) for b in range(BATCH)]
 
 
+def into_an_expanded_view(x: Tensor, mask: Tensor) -> Tensor:
+    """All positions share the memory of the first, so that what is written at any of them is read at all."""
+    shared = x[:, :1].clone().expand(x.shape)
+    shared.masked_fill_(mask, 0.5)
+    return shared
+
+
+@pytest.mark.filterwarnings("ignore:Use of masked_fill_ on expanded tensors")
+def test_writing_into_an_expanded_view_reaches_every_place_that_shows_it():
+    leak = trace(Model(lambda model, x: into_an_expanded_view(x, x > 0)), tokens())
+    assert leak.horizon.tolist() == [[SEQ - 1] * SEQ] * BATCH
+    assert trace(Model(lambda model, x: into_an_expanded_view(x, x[:, :1] > 0)), tokens()).proven
+
+
+@pytest.mark.filterwarnings("ignore:Use of masked_fill_ on expanded tensors")
+def test_writing_into_an_expanded_view_leaves_the_rest_of_its_memory_alone():
+    def mix(model: Model, x: Tensor) -> Tensor:
+        rest = ahead(x)[..., 0].contiguous()  # [batch, seq], as many elements as the view below shows
+        rest[0, :1].expand(BATCH * SEQ).masked_fill_(torch.ones(1, dtype=torch.bool), 0.0)
+        return rest[..., None]
+
+    traced = trace(Model(mix), tokens())
+    leaking = {(b, t) for b in range(BATCH) for t in range(SEQ - 1)} - {(0, 0)}
+    assert {(v.batch, v.position) for v in traced.violations} == leaking
+
+
 # --- beyond a boundary ------------------------------------------------------------------------------------------------
 
 CHUNKED = """

@@ -10,7 +10,7 @@ from leakcheck.flow.context import Context, tensors_of
 from leakcheck.flow.labels import KNOWN, ZERO, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import rule
-from leakcheck.flow.rules.pointwise import constants, known_at
+from leakcheck.flow.rules.pointwise import known_at
 from leakcheck.flow.rules.softmax import live_scores
 
 Dims = Sequence[int] | int | None
@@ -68,24 +68,22 @@ def any_of(x: Operand, dim: Dims = None, keepdim: bool = False, *, context: Cont
 def largest(x: Operand, dim: Dims = None, keepdim: bool = False, *, context: Context) -> list[Labels]:
     """`out = max over dim`, for values and for indices; a blocked score never wins over a live one.
 
-    Without a live one the largest is itself low: blocked, or soft.
+    Of soft scores alone the largest is soft.
     """
     every = tuple(range(x.dim()))
     dims = every if dim is None else (dim,) if isinstance(dim, int) else tuple(dim) or every
     live, _ = live_scores(x, dims, None)
-    result = L.highest(live.over(dims, keepdim=keepdim))
+    result = L.floor(live.over(dims, keepdim=keepdim))
     values, *indices = tensors_of(context.result)
     if isinstance(dim, int) and x.dim() and x.size < 0:
         for index in indices or ([values] if "argmax" in context.name else []):
             choices.begin(index, x.shape[dim])
-    if not values.is_floating_point():
-        return [L.floor(result), *(L.floor(result) for _ in indices)]
-    value = constants(result, values)
-    if x.labels.soft and x.dim():
+    value = result
+    if values.is_floating_point() and x.labels.soft and x.dim():
         soft = x.labels.is_soft()
         low = soft | (x.labels.hardened().plane <= KNOWN) & (x.value <= L.SOFT_MASK)
         value = value.softened(~_any(~low, dims, keepdim) & _any(soft, dims, keepdim))
-    return [value, *(L.floor(result) for _ in indices)]
+    return [value, *(result for _ in indices)]
 
 
 def _any(mask: Tensor, dim: Dims, keepdim: bool) -> Tensor:
