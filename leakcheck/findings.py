@@ -62,7 +62,8 @@ class WorstCase:
     """Where a delta is largest.
 
     `cut` is the first position whose token changed, `position` the past position that moved, `channel` the index into
-    its flattened features, `draw` the name of the change (which tokens or norms were drawn).
+    its flattened features, `draw` the name of the change (which tokens or norms were drawn). With `before`, what
+    changed lies before the cut, and is too long past for the position to see.
     """
 
     cut: int
@@ -70,6 +71,7 @@ class WorstCase:
     channel: int
     draw: str
     delta: float
+    before: bool = False
 
 
 @dataclass(frozen=True)

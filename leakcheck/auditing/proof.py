@@ -31,12 +31,13 @@ UNTRACEABLE = "untraceable forward"  # a hole of the audit's own: the subject ru
 class Proof:
     """What flow established under one configuration, for every token sequence and all weights of these shapes.
 
-    A horizon is how many positions beyond its own the furthest-seeing valid position can see: 0 for none, `None` where
-    a hole was in the way or positions cannot be told. `horizon` is that of the logits, `horizons` those of the
-    checkpoints.
+    A horizon is how many positions beyond those that it may see the furthest-seeing valid position can see: 0 for none,
+    `None` where a hole was in the way or positions cannot be told. `horizon` is that of the logits, `horizons` those of
+    the checkpoints. `seeing` are the positions that can see a later one at all, whether or not they may.
     """
 
     horizon: int | None = None
+    seeing: frozenset[int] = frozenset()
     horizons: dict[Spot, int | None] = field(default_factory=dict)
     violations: tuple[Violation, ...] = ()
     holes: tuple[Hole, ...] = ()
@@ -45,7 +46,7 @@ class Proof:
 
     @property
     def widest(self) -> Violation:
-        return max(self.violations, key=lambda violation: violation.source - violation.position)
+        return max(self.violations, key=lambda violation: abs(violation.source - violation.position))
 
     @property
     def trusted(self) -> bool:
@@ -54,7 +55,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        return self.trusted and self.horizon == 0 and not self.holes
+        return self.trusted and self.horizon == 0 and not self.holes and not self.violations
 
     @property
     def hard(self) -> bool:
@@ -75,32 +76,57 @@ class Prover:
         Cost: one forward of two rows; another one for the control, the first time that a backend is met.
         """
         tokens = self._tokens(configuration)
-        valid = running.valid_positions(configuration, tokens.shape[1])
+        sight = Sight.of(configuration, tokens)
         try:
-            trace, horizon, horizons = self._trace(configuration, tokens, valid)
+            trace, horizon, horizons = self._trace(configuration, tokens, sight)
+            back = self._back(configuration, tokens)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             carries = f"every output may depend on every input; with labels the forward stops with {reason}"
             return Proof(holes=(Hole(f"{type(self.model).__name__}.forward", UNTRACEABLE, carries, None),))
         if not self._controls.get(configuration.attention):
-            self._controls[configuration.attention] = self._planted(configuration, tokens, valid, trace)
+            self._controls[configuration.attention] = self._planted(configuration, tokens, sight, trace)
         if any(hole.kind not in _CARRIED for hole in trace.holes):
             # The program may know more of its tokens than labels say: what they say may be too early, or too late.
             horizon, horizons = None, dict.fromkeys(horizons)
+        violations, controls = trace.violations, self._controls[configuration.attention]
+        if back is not None:
+            violations += back.violations
+            controls += back.controls
+            horizon = horizon if back.covered else None
+        ahead = trace.horizon > torch.arange(tokens.shape[1])  # [batch, seq]
         return Proof(
             horizon=horizon,
+            seeing=frozenset((ahead | ~trace.covered).any(0).nonzero().flatten().tolist()),
             horizons=horizons,
-            violations=trace.violations,
+            violations=violations,
             holes=trace.holes,
             soft_masks=trace.soft_masks,
-            controls=self._controls[configuration.attention],
+            controls=controls,
         )
+
+    def _back(self, configuration: Configuration, tokens: Tensor) -> "_Back | None":
+        """What a second forward says of how far back positions look; `None` where they may look back to the first.
+
+        Its labels are those of the positions counted from the end: the largest that is seen is the earliest position.
+        """
+        if configuration.contract.window is None:
+            return None
+        sight = Sight.of(configuration, tokens, mirrored=True)
+        trace, _, _ = self._trace(configuration, tokens, sight)
+        last = tokens.shape[1] - 1
+        violations = tuple(Violation(v.batch, v.position, last - v.source) for v in trace.violations)
+        controls = self._planted(configuration, tokens, sight, trace)
+        return _Back(violations, controls, bool(trace.covered.all()) and not trace.holes)
 
     def blame(self, configuration: Configuration, violation: Violation) -> Blame | None:
         """Why there is this violation, from one more forward; `None` where flow cannot tell."""
         try:
+            tokens, mirrored = self._tokens(configuration), violation.source < violation.position
+            labels = Sight.of(configuration, tokens, mirrored=mirrored).labels
+            told = Violation(violation.batch, violation.position, int(labels[violation.batch, violation.source]))
             with self._running(configuration) as run:
-                return blame(self.model, self._tokens(configuration), violation, run=run)
+                return blame(self.model, tokens, told, labels, run=run)
         except Exception:  # the violation stands without its story
             return None
 
@@ -114,7 +140,7 @@ class Prover:
             yield lambda token_ids: running.forward(self.model, token_ids, configuration)
 
     def _trace(
-        self, configuration: Configuration, tokens: Tensor, valid: Tensor
+        self, configuration: Configuration, tokens: Tensor, sight: "Sight"
     ) -> tuple[Trace, int | None, dict[Spot, int | None]]:
         """The trace, the horizon of the logits, those of the checkpoints."""
         axes = Axes(*tokens.shape)
@@ -125,39 +151,39 @@ class Prover:
                 # Readings run pieces of the subject again, whose results need labels too.
                 return logits, self.plan.readings(recording, axes)
 
-            tracer, (logits, readings) = traced(watched, self.model, tokens)
+            tracer, (logits, readings) = traced(watched, self.model, tokens, sight.labels)
             horizons: dict[Spot, int | None] = {}
             for reading in readings:
                 if reading.tensors:
-                    seen = [_ahead(axes.rows(tracer.read(tensor)), valid) for tensor in reading.tensors]
+                    seen = [_ahead(axes.rows(tracer.read(tensor)), sight) for tensor in reading.tensors]
                     horizons[reading.spot] = _furthest([*seen, horizons.get(reading.spot, 0)])
             output = tracer.read(logits)
             if tracer.reports.widened:
                 explained(run, tokens, tracer.reports)
-        return conclude(tracer, output, valid), _ahead(output.flatten(2), valid), horizons
+        return conclude(tracer, output, sight.valid, sight.limit), _ahead(output.flatten(2), sight), horizons
 
     def _planted(
-        self, configuration: Configuration, tokens: Tensor, valid: Tensor, clean: Trace
+        self, configuration: Configuration, tokens: Tensor, sight: "Sight", clean: Trace
     ) -> tuple[Control, ...]:
-        """Behind the embedding one position reads its successor, which reads it in turn: only the first is a leak."""
-        usable = (valid[:-1] & valid[1:]).nonzero()
-        if not len(usable):
+        """Behind the embedding two positions read each other, which only one of them may."""
+        batch = next(b for b in self.prober.batches(configuration) if b.mirrored == sight.mirrored)
+        if batch.plant is None:
             return ()
-        at = int(usable[len(usable) // 2])
+        plant, at, source = batch.plant, batch.plant.position, batch.plant.source
         if clean.holes or not clean.covered.all():
             return ()  # a hole may be in the way of what would be planted, and forbids a proof by itself
 
-        def plant(module: nn.Module, args: tuple, output: Any) -> Any:
+        def mix(module: nn.Module, args: tuple, output: Any) -> Any:
             if not isinstance(output, Tensor) or output.shape[:2] != tokens.shape:
                 return None
-            handed_on = output.clone()
-            handed_on[:, at] += output[:, at + 1]
-            handed_on[:, at + 1] += output[:, at]
-            return handed_on
+            mixed = output.clone()
+            mixed[:, plant.inputs] += output[:, source, None]
+            mixed[:, source] += output[:, at]
+            return mixed if output.is_floating_point() else mixed // 2  # ids have to stay in the vocabulary
 
-        handle = input_embedding(self.model).register_forward_hook(plant)
+        handle = input_embedding(self.model).register_forward_hook(mix)
         try:
-            planted, _, _ = self._trace(configuration, tokens, valid)
+            planted, _, _ = self._trace(configuration, tokens, sight)
             violating = {(v.batch, v.position) for v in planted.violations}
         except Exception:  # it ran without the plant
             violating = set()
@@ -165,20 +191,53 @@ class Prover:
             handle.remove()
         before = {(v.batch, v.position) for v in clean.violations}
         leak = {(row, at) for row in range(len(tokens))}
+        far = abs(source - at)
+        after, before_it = ("its successor", "its predecessor") if far == 1 else (f"{far} ahead", f"{far} back")
+        if sight.mirrored:
+            after, before_it = before_it, after
         return (
-            Control("flow: one position reads its successor's embedding", "violation", leak <= violating),
-            Control("flow: one position reads its predecessor's embedding", "no violation", violating <= before | leak),
+            Control(f"flow: one position reads {after}'s embedding", "violation", leak <= violating),
+            Control(f"flow: one position reads {before_it}'s embedding", "no violation", violating <= before | leak),
         )
 
 
-def _ahead(labels: Tensor | None, valid: Tensor) -> int | None:
+@dataclass(frozen=True, eq=False)
+class _Back:
+    violations: tuple[Violation, ...]
+    controls: tuple[Control, ...]
+    covered: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """The labels `[batch, seq]` of a trace, the largest that each position `[seq]` may have, and which are no padding.
+
+    With `mirrored` they count from the end, and tell how far back a position looks.
+    """
+
+    labels: Tensor
+    limit: Tensor
+    valid: Tensor
+    mirrored: bool
+
+    @classmethod
+    def of(cls, configuration: Configuration, tokens: Tensor, *, mirrored: bool = False) -> "Sight":
+        seq, contract = tokens.shape[1], configuration.contract
+        labels, limit = torch.arange(seq), torch.tensor(contract.latest(seq))
+        if mirrored:
+            labels, limit = seq - 1 - labels, seq - 1 - torch.tensor(contract.earliest(seq))
+        valid = running.valid_positions(configuration, seq)
+        return cls(labels.expand(len(tokens), -1), limit, valid, mirrored)
+
+
+def _ahead(labels: Tensor | None, sight: Sight) -> int | None:
     """The horizon of a tensor's labels `[batch, seq, features]`."""
-    if labels is None or not labels.numel() or not valid.any():
+    if labels is None or not labels.numel() or not sight.valid.any():
         return None
-    latest = labels.amax(-1).long()[:, valid]  # [batch, valid]
+    latest = labels.amax(-1).long()[:, sight.valid]  # [batch, valid]
     if bool((latest > LARGEST).any()):  # a hole
         return None
-    return max(0, int((latest - valid.nonzero()[:, 0]).max()))
+    return max(0, int((latest - sight.limit[sight.valid]).max()))
 
 
 def _furthest(horizons: Iterable[int | None]) -> int | None:

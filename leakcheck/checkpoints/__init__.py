@@ -9,8 +9,12 @@ from torch import nn
 from leakcheck.checkpoints.method1_v3 import Method1Plan
 from leakcheck.checkpoints.modules import ModulesPlan
 from leakcheck.checkpoints.reading import Plan
+from leakcheck.subjects.adapter import Adapter
 
 
 def plan_for(model: nn.Module) -> Plan:
     """The 14 stages where the model has Method1_v3's replay, else one checkpoint for each module."""
+    if isinstance(model, Adapter):
+        # Rows that run one by one show no batch to measure at a stage.
+        return ModulesPlan(nn.Module()) if model.by_rows else plan_for(model.audited)
     return Method1Plan(model) if Method1Plan.fits(model) else ModulesPlan(model)

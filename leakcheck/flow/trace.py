@@ -58,6 +58,7 @@ def trace(
     labels: Tensor | None = None,
     *,
     valid: Tensor | None = None,
+    limit: Tensor | None = None,
 ) -> Trace:
     """Run `model` once and say of every output position how late an input it can see.
 
@@ -69,6 +70,8 @@ def trace(
         labels: integer `[batch, seq]`, one for each input position; by default its index. Output position t is a
             violation if its label is above that of input position t.
         valid: boolean `[seq]` or `[batch, seq]`; a position that is not (padding) may see anything.
+        limit: integer `[seq]` or `[batch, seq]`, the largest label that each output position may have, in place of its
+            own: for a look-ahead, or a prefix that all may see.
 
     Raises:
         UsageError: `labels` do not fit, or no input is labelled.
@@ -86,7 +89,7 @@ def trace(
     seen = tracer.read(output)
     if tracer.reports.widened:
         explained(run, source, tracer.reports)
-    return conclude(tracer, seen, valid)
+    return conclude(tracer, seen, valid, limit)
 
 
 def traced(
@@ -149,7 +152,7 @@ class Tracer:
         self.mirror.close()
 
 
-def conclude(tracer: Tracer, seen: Tensor, valid: Tensor | None = None) -> Trace:
+def conclude(tracer: Tracer, seen: Tensor, valid: Tensor | None = None, limit: Tensor | None = None) -> Trace:
     """The trace from the labels of an output `[batch, seq, ...]`."""
     tracer.close()
     rows = seen.reshape(*seen.shape[:2], -1)
@@ -166,7 +169,7 @@ def conclude(tracer: Tracer, seen: Tensor, valid: Tensor | None = None) -> Trace
     horizon = torch.where(covered, per_position, latest).long().clamp(min=-1)
     own = tracer.labels
     usable = torch.ones_like(covered) if valid is None else valid.expand(covered.shape)
-    late = (clear > own) & usable
+    late = (clear > (own if limit is None else limit)) & usable
     if any(hole.kind == CONTROL_FLOW for hole in tracer.reports.holes):
         # The program knew more of its tokens than labels say (sizes to split by, say): a label that is too late may be
         # the labels' fault, and one that is not may be luck.

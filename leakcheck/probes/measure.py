@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from leakcheck.checkpoints.recorder import record
 from leakcheck.config import Configuration
 from leakcheck.errors import SubjectCrash
 from leakcheck.findings import WorstCase
-from leakcheck.probes.draws import BASE, PAST, TWIN, Batch
+from leakcheck.probes.draws import BASE, PAST, TWIN, Batch, Plant
 from leakcheck.probes.tap import tapped
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import input_embedding
@@ -44,6 +44,9 @@ class Deltas:
     local_relative: float = 0.0  # as `relative`, of the local move
     padded: int = 0  # padded positions that moved
     worst: WorstCase | None = None
+    by_position: torch.Tensor | None = field(
+        default=None, compare=False
+    )  # [seq]: `relative` at each; `None` where nothing moved
 
     def join(self, other: "Deltas") -> "Deltas":
         """The worse of two measurements of the same tensor."""
@@ -58,7 +61,12 @@ class Deltas:
             gradient_scale=max(self.gradient_scale, other.gradient_scale),
             padded=max(self.padded, other.padded),
             worst=self.worst if self.output >= other.output else other.worst,
+            by_position=_larger(self.by_position, other.by_position),
         )
+
+
+def _larger(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    return b if a is None else a if b is None else torch.maximum(a, b)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +80,7 @@ class Measurement:
     size: float  # the largest logit
     by_rows: bool  # whether each row ran by itself
     base_logits: torch.Tensor  # [seq, vocab]
+    embedded: bool = True  # whether the inputs have embeddings, which a gradient can be taken with respect to
 
 
 def measure(
@@ -80,7 +89,7 @@ def measure(
     batch: Batch,
     configuration: Configuration,
     *,
-    plant_at: int | None = None,
+    plant: Plant | None = None,
     each_gradient: bool = False,
     within: Within = nullcontext,
 ) -> Measurement:
@@ -97,7 +106,7 @@ def measure(
         SubjectCrash: the forward raised, or a position that the change cannot excuse is not finite.
     """
     axes = batch.axes
-    with torch.enable_grad(), tapped(input_embedding(model), batch.scale, plant_at=plant_at) as tap:
+    with torch.enable_grad(), tapped(input_embedding(model), batch.scale, plant=plant) as tap:
 
         def run() -> torch.Tensor:
             with within():
@@ -134,6 +143,7 @@ def measure(
         size=logits[BASE].detach().abs().max().item(),
         by_rows=False,
         base_logits=logits[BASE].detach(),
+        embedded=bool(tap.leaves),
     )
 
 
@@ -142,7 +152,7 @@ def measure_rows(
     batch: Batch,
     configuration: Configuration,
     *,
-    plant_at: int | None = None,
+    plant: Plant | None = None,
     within: Within = nullcontext,
 ) -> Measurement:
     """The deltas of the logits alone, each row run by itself from the same random state.
@@ -153,7 +163,7 @@ def measure_rows(
     rows = []
     for tokens, scale in zip(batch.tokens, batch.scale, strict=True):
         torch.manual_seed(0)
-        with torch.no_grad(), tapped(input_embedding(model), scale[None], plant_at=plant_at), within():
+        with torch.no_grad(), tapped(input_embedding(model), scale[None], plant=plant), within():
             rows.append(running.forward(model, tokens[None], configuration)[0])
     logits = torch.stack(rows)  # [batch, seq, vocab]
     last = int(batch.valid.nonzero()[-1])
@@ -178,7 +188,7 @@ def measure_logits(
     return _moves(logits, batch)
 
 
-def planted_local(readings: Sequence[Reading], batch: Batch, plant_at: int) -> float | None:
+def planted_local(readings: Sequence[Reading], batch: Batch, plant: Plant) -> float | None:
     """The local delta of a stage to whose output a leak is added; `None` when no stage returns hidden states."""
     axes = batch.axes
     for reading in reversed(readings):
@@ -187,7 +197,7 @@ def planted_local(readings: Sequence[Reading], batch: Batch, plant_at: int) -> f
 
         def planted(result: Any, pick: Callable = reading.pick) -> list[torch.Tensor]:
             rows = _rows(tuple(pick(result)), axes).clone()
-            rows[:, plant_at] += 1e-3 * rows[:, plant_at + 1]
+            rows[:, plant.position] += 1e-3 * rows[:, plant.source]
             return [rows]
 
         (moves,) = _locals([replace(reading, pick=planted)], batch, nullcontext)
@@ -213,7 +223,7 @@ def _moves(rows: torch.Tensor, batch: Batch) -> Deltas:
     rows = rows.detach()
     distance = _distance(rows, rows[BASE])  # [batch, seq, features]
     largest = distance.amax(-1)  # [batch, seq]
-    allowed = largest.masked_fill(~batch.future, 0.0).max().item()
+    allowed = largest.masked_fill(~batch.allowed, 0.0).max().item()
     past = largest.masked_fill(~batch.past, 0.0)
     output = past.max().item()
     padded = 0
@@ -223,9 +233,9 @@ def _moves(rows: torch.Tensor, batch: Batch) -> Deltas:
         return Deltas(allowed=allowed, padded=padded)
     row, position = divmod(int(past.argmax()), past.shape[1])
     channel = int(distance[row, position].argmax())
-    worst = WorstCase(int(batch.cut[row]), position, channel, batch.draws[row], output)
-    relative = (distance / _scale(rows)).amax(-1).masked_fill(~batch.past, 0.0).max().item()
-    return Deltas(output, allowed, relative, padded=padded, worst=worst)
+    worst = WorstCase(int(batch.cut[row]), position, channel, batch.draws[row], output, before=batch.mirrored)
+    relative = (distance / _scale(rows)).amax(-1).masked_fill(~batch.past, 0.0).amax(0)  # [seq]
+    return Deltas(output, allowed, relative.max().item(), padded=padded, worst=worst, by_position=relative)
 
 
 def _scale(rows: torch.Tensor) -> torch.Tensor:

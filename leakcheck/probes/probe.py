@@ -14,10 +14,11 @@ from leakcheck.config import Configuration
 from leakcheck.errors import NothingChecked
 from leakcheck.findings import Control, WorstCase
 from leakcheck.probes import measure, precision
-from leakcheck.probes.draws import Batch, batches
+from leakcheck.probes.draws import Batch, Plant, Setting, batches
 from leakcheck.probes.measure import Deltas, Measurement
 from leakcheck.probes.tap import tapped
 from leakcheck.subjects import running
+from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.subject import input_embedding
 
 # Rows of one batch may differ by rounding when the batch has another size; more than this, relative, is coupling.
@@ -35,6 +36,7 @@ class Decided:
     rounding: float
     padded: int
     worst: WorstCase | None
+    reached: tuple[int, ...] = ()  # the positions that moved though they may not
 
     @property
     def moved(self) -> bool:
@@ -97,12 +99,24 @@ class Prober:
         Raises:
             NothingChecked: there is no pair of a position and a later one.
         """
-        if self.seq < 2 or self.vocab_size < 2:
+        if self.seq < 2 or self.vocab_size < 2 or not configuration.contract.pairs(self.seq):
             raise NothingChecked(
                 f"nothing to compare: {self.seq} position(s), {self.vocab_size} token(s); two of each are needed"
             )
-        valid = running.valid_positions(configuration, self.seq)
-        return list(batches(seq=self.seq, vocab_size=self.vocab_size, valid=valid, seed=self.seed, sizes=self.sizes))
+        return list(batches(self.setting(configuration)))
+
+    def setting(self, configuration: Configuration) -> Setting:
+        """What the batches of this configuration have in common."""
+        adapter = self.model if isinstance(self.model, Adapter) else None
+        return Setting(
+            vocab_size=self.vocab_size,
+            valid=running.valid_positions(configuration, self.seq),
+            seed=self.seed,
+            sizes=self.sizes,
+            contract=configuration.contract,
+            base=adapter.base(self.seq) if adapter else None,
+            step=adapter.step if adapter else 1,
+        )
 
     def probe(self, configuration: Configuration, only: Batch | None = None) -> Probed:
         """Measure, decide, and put the controls to the harness.
@@ -126,12 +140,13 @@ class Prober:
 
         covered = torch.stack([batch.covered_pairs for batch in work]).any(0)
         with running.configured(self.model, configuration):
-            planted = self._planted(outcome, work[0], configuration, independent)
+            first = {batch.mirrored: batch for batch in reversed(work)}.values()
+            planted = [c for batch in first for c in self._planted(outcome, batch, configuration, independent)]
         return Probed(
             logits=outcome.logits,
             readings=outcome.readings,
             pairs_covered=int(covered.sum()),
-            pairs_total=self.seq * (self.seq - 1) // 2,
+            pairs_total=configuration.contract.pairs(self.seq),
             padded_queries=int((~work[0].valid).sum()),
             unconfirmed=outcome.unconfirmed,
             vacuous=not any(m.past_effect for m in outcome.single),
@@ -173,7 +188,7 @@ class Prober:
         worst = outcome.logits.worst
         if worst is None or outcome.double is None:
             return True
-        batch = next(b for b in work if (worst.draw, worst.cut) in zip(b.draws, b.cut.tolist(), strict=True))
+        batch = next(b for b in work if b.has(worst))
         model, _ = self.double
         pair = batch.only(worst.draw, worst.cut)
         with running.configured(model, configuration):
@@ -192,23 +207,30 @@ class Prober:
         self, outcome: "_Outcome", batch: Batch, configuration: Configuration, independent: bool
     ) -> list[Control]:
         """A leak planted behind the embedding must be seen in the output, in the gradient and locally."""
-        usable = (batch.valid[:-1] & batch.valid[1:]).nonzero()
-        if not len(usable):
+        plant = batch.plant
+        if plant is None:
             return []
-        plant_at = int(usable[len(usable) // 2])
-        name = "one position reads a thousandth of its successor's embedding"
+        whom = _whom(plant)
+        name = f"one position reads a thousandth of {whom}'s embedding"
         if not independent:
-            planted = measure.measure_rows(self.model, batch, configuration, plant_at=plant_at)
+            planted = measure.measure_rows(self.model, batch, configuration, plant=plant)
             return [Control(f"{name}: output", "delta", planted.logits.output > 0)]
-        planted = measure.measure(self.model, None, batch, configuration, plant_at=plant_at)
-        seen = [
-            Control(f"{name}: output", "delta", planted.logits.output > 0),
-            Control(f"{name}: gradient", "delta", planted.logits.gradient > 0),
-        ]
-        local = measure.planted_local([r for r, _ in outcome.single[0].readings], batch, plant_at)
+        planted = measure.measure(self.model, None, batch, configuration, plant=plant)
+        seen = [Control(f"{name}: output", "delta", planted.logits.output > 0)]
+        if planted.embedded:
+            seen.append(Control(f"{name}: gradient", "delta", planted.logits.gradient > 0))
+        local = measure.planted_local([r for r, _ in outcome.single[0].readings], batch, plant)
         if local is not None:
-            seen.append(Control("one position of a stage's output reads its successor: local", "delta", local > 0))
+            seen.append(Control(f"one position of a stage's output reads {whom}: local", "delta", local > 0))
         return seen
+
+
+def _whom(plant: Plant) -> str:
+    """The planted source in words: the first position that may not be seen."""
+    far = plant.source - plant.position
+    if far == 1:
+        return "its successor"
+    return f"the position {abs(far)} " + ("ahead" if far > 0 else "back")
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +286,13 @@ def _decided(single: Sequence[Deltas], double: Sequence[Deltas] | None) -> Decid
         rounding=0.0 if output else one.output,
         padded=one.padded,
         worst=two.worst if output else None,
+        reached=_reached(two) if output else (),
     )
+
+
+def _reached(deltas: Deltas) -> tuple[int, ...]:
+    moves = [] if deltas.by_position is None else deltas.by_position.tolist()
+    return tuple(p for p, move in enumerate(moves) if not precision.is_rounding(0.0, move, 1.0))
 
 
 def _decided_readings(

@@ -30,13 +30,11 @@ def seek(prober: Prober, configuration: Configuration, pairs: Sequence[Pair], kn
     `known` is what they found before. Cost: at most a hundred forwards of some eight rows, in float64.
     """
     model, _ = prober.double
-    valid = running.valid_positions(configuration, prober.seq)
+    setting = prober.setting(configuration)
     candidates = 0
     for number in range(_DRAWS):
         for reader, source in _representative(pairs):
-            batch = aimed(
-                reader, source, number, vocab_size=prober.vocab_size, valid=valid, seed=prober.seed, sizes=prober.sizes
-            )
+            batch = aimed(setting, reader, source, number)
             if not _moves(model, batch, configuration, independent=known.independent):
                 continue
             probed = prober.probe(configuration, batch)

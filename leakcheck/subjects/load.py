@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +16,95 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from leakcheck.errors import SubjectCrash, UsageError
+from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.builtin import build_builtin
+from leakcheck.subjects.exported import load_program
+from leakcheck.subjects.inferring import readable, running_length
+from leakcheck.subjects.inputs import Inputs
 from leakcheck.subjects.lengths import derive_seq_len, validate_seq_len
 from leakcheck.subjects.names import BUILTIN
 from leakcheck.subjects.pythonfile import load_file, load_module
 from leakcheck.subjects.refusal import refusing
 from leakcheck.subjects.saved import build_config, load_folder
-from leakcheck.subjects.subject import Subject, input_embedding, randomise
+from leakcheck.subjects.subject import Subject, input_embedding, randomise, unwrapped
 
 SEED = 0
 
 _DOTTED = re.compile(r"\w+(\.\w+)*")
 
 
-def load(spec: str, *, seq_len: int | None = None) -> Subject:
+def load(spec: str, *, seq_len: int | None = None, inputs: Inputs | None = None) -> Subject:
     """The subject that a SPEC names: in float32, in eval mode, and the same at every call.
 
-    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, `file.py`, `file.py:factory` or
-    `package.module:factory`. `Subject.weights` begins with "random", "given" (by a folder) or "as built" (by a
-    factory). `seq_len` replaces the length that is derived from the configuration.
+    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, `file.py`, `file.py:factory`,
+    `package.module:factory` or a `.pt2` file. `Subject.weights` begins with "random", "given" (by a folder) or "as
+    built" (by a factory). `seq_len` replaces the length that is derived from the configuration, `inputs` what the model
+    or its factory says of what it reads.
 
     Raises:
-        UsageError: the SPEC names nothing that can be loaded, or `seq_len` does not fit the model.
+        UsageError: the SPEC names nothing that can be loaded, or `seq_len` or `inputs` do not fit the model.
     """
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model, weights = _model(spec)
-        model = model.float().eval()
-        if weights.startswith("random"):
-            randomise(model, SEED)
-    config = _config_of(model)
+        model, weights, described = _model(spec)
+        return prepared(spec, model, weights, seq_len=seq_len, inputs=inputs or described)
+
+
+def prepared(
+    spec: str,
+    model: Callable[..., Any],
+    weights: str,
+    *,
+    seq_len: int | None = None,
+    inputs: Inputs | None = None,
+    examples: Mapping[str, torch.Tensor] | None = None,
+) -> Subject:
+    """The subject of a model that is at hand, which is turned to float32 and eval mode.
+
+    `examples` are arguments `[batch, ...]` of a call: the audit begins with the first row of them.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    if isinstance(model, nn.Module):
+        model = model.float()
+    elif not callable(model):
+        raise UsageError(f"{spec}: a {type(model).__name__} is no model; a Module or a function is needed")
+    model = readable(model, inputs, spec, examples).eval()
+    if weights.startswith("random"):
+        randomise(model, SEED)
+    config = _config_of(unwrapped(model))
     if seq_len is not None:
         validate_seq_len(seq_len, config, model)
-    return Subject(
+    subject = Subject(
         spec=spec,
         model=model,
-        vocab_size=_vocab_size(spec, model),
+        vocab_size=model.vocabulary if isinstance(model, Adapter) else _vocab_size(spec, model),
         seq_len=seq_len or derive_seq_len(config, model),
         weights=weights,
         rebuild=_rebuild_of(model, random=weights.startswith("random")),
     )
+    if not isinstance(model, Adapter):
+        return subject
+    length = model.fixed_length or seq_len or running_length(model, subject.seq_len)
+    if seq_len not in (None, length):
+        raise UsageError(f"--seq-len {seq_len}: {spec} takes {length} steps and no other number")
+    return replace(subject, seq_len=length)
 
 
-def _model(spec: str) -> tuple[nn.Module, str]:
-    """The model and where its weights come from."""
+def _model(spec: str) -> tuple[Callable[..., Any], str, Inputs | None]:
+    """The model, where its weights come from, and what it reads where that is said."""
     if spec in BUILTIN:
-        return build_builtin(spec), "random"
-    if spec.startswith("hf:") or spec.endswith(".pt2"):
-        raise UsageError(
-            f"{spec}: this version does not load hf: and .pt2 yet; give a folder, a config.json or file.py"
-        )
+        return build_builtin(spec), "random", None
+    if spec.startswith("hf:"):
+        raise UsageError(f"{spec}: this version does not load hf: yet; give a folder, a config.json or file.py")
     path = Path(spec)
     if path.is_dir():
-        return load_folder(path)
+        return *load_folder(path), None
     if path.suffix == ".json" and path.is_file():
-        return build_config(path)
+        return *build_config(path), None
+    if path.suffix == ".pt2" and path.is_file():
+        return load_program(path)
     target, colon, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
     if target.endswith(".py") and Path(target).is_file():
         return load_file(Path(target), name or None)
@@ -77,7 +112,7 @@ def _model(spec: str) -> tuple[nn.Module, str]:
         return load_module(target, name)
     built_in = ", ".join(BUILTIN)
     if Path(target).exists():
-        raise UsageError(f"{spec}: not a folder, a .json or a .py file; the built-in models are {built_in}")
+        raise UsageError(f"{spec}: not a folder, a .json, .py or .pt2 file; the built-in models are {built_in}")
     raise UsageError(f"{spec}: there is no such file or folder, and no such built-in model ({built_in})")
 
 
@@ -114,7 +149,7 @@ def _rebuild(model: PreTrainedModel, random: bool, overrides: Mapping[str, Any])
     for name in overrides:
         if name not in known:
             raise UsageError(f"{type(config).__name__} has no field {name!r}")
-    with _quiet(), torch.random.fork_rng(devices=[]), refusing(f"{type(model).__name__} with {dict(overrides)}"):
+    with quiet(), torch.random.fork_rng(devices=[]), refusing(f"{type(model).__name__} with {dict(overrides)}"):
         torch.manual_seed(SEED)
         for name, value in overrides.items():
             setattr(config, name, value)
@@ -128,7 +163,7 @@ def _rebuild(model: PreTrainedModel, random: bool, overrides: Mapping[str, Any])
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No warnings and no progress bars of transformers; on exit both are as before."""
     verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 
 from leakcheck.errors import UsageError
+from leakcheck.subjects.inputs import Inputs
 from leakcheck.subjects.refusal import refusing
 from leakcheck.subjects.shrink import shrink
 from leakcheck.subjects.userimport import imported_file, imported_module
@@ -19,8 +20,13 @@ from leakcheck.subjects.userimport import imported_file, imported_module
 FACTORY_NAMES = ("build", "build_model", "make_model", "create_model", "get_model", "factory", "model")
 
 
-def load_file(path: Path, name: str | None) -> tuple[nn.Module, str]:
-    """The model that `name` in a Python file makes, else its only factory or causal-LM class; and its weights' origin.
+Made = tuple[Callable[..., Any], str, Inputs | None]
+
+
+def load_file(path: Path, name: str | None) -> Made:
+    """The model that `name` in a Python file makes, else its only factory or causal-LM class.
+
+    With it, where its weights come from, and what it reads if a factory returns a pair of a model and `Inputs`.
 
     Raises:
         UsageError: the file cannot be imported, has no model or several, or the model cannot be made.
@@ -30,8 +36,8 @@ def load_file(path: Path, name: str | None) -> tuple[nn.Module, str]:
         return _make(module, name, str(path))
 
 
-def load_module(dotted: str, name: str) -> tuple[nn.Module, str]:
-    """The model that `name` in an importable module makes, and its weights' origin.
+def load_module(dotted: str, name: str) -> Made:
+    """What `load_file` gives, of `name` in an importable module.
 
     Raises:
         UsageError: the module cannot be imported, or the model cannot be made.
@@ -75,24 +81,24 @@ def _causal_lm_classes(module: ModuleType) -> list[str]:
     ]
 
 
-def _make(module: ModuleType, name: str, where: str) -> tuple[nn.Module, str]:
+def _make(module: ModuleType, name: str, where: str) -> Made:
     if not hasattr(module, name):
         known = ", ".join(_factories(module) + _causal_lm_classes(module)) or "none"
         raise UsageError(f"{where}: nothing in it is called {name!r}; models in it: {known}")
     target = getattr(module, name)
     if _is_model_class(target):
-        return _build_small(target, module, where), "random"
+        return _build_small(target, module, where), "random", None
     if not callable(target):
         raise UsageError(f"{where}:{name} is no function that makes a model, it is a {type(target).__name__}")
-    return _call(target, f"{where}:{name}"), "as built"
-
-
-def _call(factory: Callable[[], Any], where: str) -> nn.Module:
-    with refusing(f"{where} raised"):
-        model = factory()
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"{where} returned a {type(model).__name__}; a torch.nn.Module is needed")
-    return model
+    with refusing(f"{where}:{name} raised"):
+        made = target()
+    model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not callable(model) or not isinstance(inputs, Inputs | None):
+        raise UsageError(
+            f"{where}:{name} returned a {type(made).__name__}; a torch.nn.Module is needed, or a pair of a model and "
+            "leakcheck.Inputs"
+        )
+    return model, "as built", inputs
 
 
 def _build_small(model_class: type[PreTrainedModel], module: ModuleType, where: str) -> nn.Module:

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from leakcheck.config import Configuration
 from leakcheck.errors import LeakcheckError, SubjectCrash, UsageError
-from leakcheck.subjects.subject import logits_of
+from leakcheck.subjects.subject import logits_of, unwrapped
 
 
 @contextmanager
@@ -35,20 +35,22 @@ def configured(
     buffers = [(module, name, buffer, buffer.clone()) for module, name, buffer in _buffers(model)]
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
-    switchable: Any = model  # nn.Module types every attribute as a tensor or a module
-    if isinstance(model, PreTrainedModel) and configuration.attention != "default":
-        backend = model.config._attn_implementation
+    switchable: Any = unwrapped(model)  # nn.Module types every attribute as a tensor or a module
+    if isinstance(switchable, PreTrainedModel) and configuration.attention != "default":
+        backend = switchable.config._attn_implementation
         switchable.set_attn_implementation(configuration.attention)
-        if model.config._attn_implementation != configuration.attention:
-            raise UsageError(f"{type(model).__name__} cannot be switched to attention {configuration.attention!r}")
+        if switchable.config._attn_implementation != configuration.attention:
+            raise UsageError(f"{type(switchable).__name__} cannot be switched to attention {configuration.attention!r}")
     model.train(configuration.mode != "eval")
+    for name in configuration.accepted:
+        unwrapped(model).get_submodule(name).eval()
     if checkpointing:
-        _set_checkpointing(model, recompute_context)
+        _set_checkpointing(switchable, recompute_context)
     try:
         yield
     finally:
         if checkpointing:
-            _set_checkpointing(model, None)
+            _set_checkpointing(switchable, None)
         model.train(training)
         if backend is not None:
             switchable.set_attn_implementation(backend)
@@ -116,6 +118,5 @@ def forward(model: nn.Module, token_ids: torch.Tensor, configuration: Configurat
     except Exception as error:
         lines = str(error).splitlines()
         reason = lines[0] if lines else "no message"
-        raise SubjectCrash(
-            f"{type(model).__name__}.forward raised under {configuration.id}: {type(error).__name__}: {reason}"
-        ) from error
+        who = f"{type(unwrapped(model)).__name__}.forward"
+        raise SubjectCrash(f"{who} raised under {configuration.id}: {type(error).__name__}: {reason}") from error

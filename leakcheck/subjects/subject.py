@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from leakcheck.config import MODES
 from leakcheck.errors import SubjectCrash
+from leakcheck.subjects.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Subject:
     `model` is in float32 and in eval mode. `seq_len` crosses at least two of the model's chunk, window or block
     boundaries and leaves a partial tail. `weights` says whether they are "random" or "given". `rebuild(overrides)`
     makes the same model with some configuration fields changed and the same weights wherever their shapes agree; it
-    is `None` for a subject without a configuration.
+    is `None` for a subject without a configuration. A model that reads something else than token ids, or returns
+    something else than logits, is in an `Adapter`.
     """
 
     spec: str
@@ -30,29 +33,48 @@ class Subject:
     rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
 
     @property
+    def inputs(self) -> str:
+        """What the model reads, in words."""
+        return str(self.model.inputs) if isinstance(self.model, Adapter) else f"int[batch, time] < {self.vocab_size}"
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes that it can be put into, of `config.MODES`."""
+        if isinstance(self.model, Adapter) and not self.model.has_modes:
+            return MODES[:1]
+        checkpoints = bool(getattr(unwrapped(self.model), "supports_gradient_checkpointing", False))
+        return MODES if checkpoints else MODES[:2]
+
+    @property
     def attention_backends(self) -> tuple[str, ...]:
         """The backends that the model can be switched between; `("default",)` when it has no choice to offer."""
-        model = self.model
+        model = unwrapped(self.model)
         if not isinstance(model, PreTrainedModel) or not model._can_set_attn_implementation():
             return ("default",)
         return ("eager", "sdpa") if model._supports_sdpa else ("eager",)
 
     @property
     def takes_attention_mask(self) -> bool:
-        parameters = inspect.signature(self.model.forward).parameters
-        return "attention_mask" in parameters
+        if isinstance(self.model, Adapter):
+            return self.model.mask_argument is not None
+        return "attention_mask" in inspect.signature(self.model.forward).parameters
 
-    @property
-    def supports_checkpointing(self) -> bool:
-        return bool(getattr(self.model, "supports_gradient_checkpointing", False))
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The user's own model."""
+    return model.audited if isinstance(model, Adapter) else model
 
 
 def input_embedding(model: nn.Module) -> nn.Module:
     """The module that turns token ids into vectors: `get_input_embeddings()`, else the first `nn.Embedding`.
 
+    Of an adapted model that reads ids without an embedding, one that returns the ids.
+
     Raises:
         SubjectCrash: the model has neither.
     """
+    if isinstance(model, Adapter):
+        return model.tap
     if isinstance(model, PreTrainedModel):
         try:
             return model.get_input_embeddings()

@@ -297,8 +297,8 @@ def test_a_flow_that_sees_nothing_misses_its_control_and_proves_nothing(monkeypa
 
 
 def test_a_flow_that_sees_too_much_misses_its_quiet_control(monkeypatch):
-    def alarmed(tracer, seen, valid=None):
-        trace = conclude(tracer, seen, valid)
+    def alarmed(tracer, seen, *rest):
+        trace = conclude(tracer, seen, *rest)
         planted = tracer.model.embed._forward_hooks
         return replace(trace, violations=(Violation(0, 0, 1),)) if planted else trace
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from leakcheck.probes import draws
-from leakcheck.probes.draws import BASE, DRAWS, PAST, TWIN, batches
+from leakcheck.probes.draws import BASE, DRAWS, PAST, TWIN, Setting, batches
 
 SEQ, VOCAB = 9, 13
 ALL = torch.ones(SEQ, dtype=torch.bool)
 
 
 def made(valid=ALL, sizes=(), seed=0):
-    return list(batches(seq=SEQ, vocab_size=VOCAB, valid=valid, seed=seed, sizes=sizes))
+    return list(batches(Setting(vocab_size=VOCAB, valid=valid, seed=seed, sizes=sizes)))
 
 
 @pytest.fixture(params=["one batch", "several batches"])
@@ -128,7 +128,7 @@ def test_the_draws_of_tokens_differ_from_one_another():
 
 
 def test_two_tokens_are_enough():
-    (batch,) = batches(seq=3, vocab_size=2, valid=torch.ones(3, dtype=torch.bool), seed=0, sizes=())
+    (batch,) = batches(Setting(vocab_size=2, valid=torch.ones(3, dtype=torch.bool), seed=0, sizes=()))
     for row in range(len(batch.cut)):
         cut = int(batch.cut[row])
         assert (batch.tokens[row, cut:] == 1 - batch.tokens[BASE, cut:]).all()

@@ -7,7 +7,7 @@ import torch
 
 from leakcheck.checkpoints import plan_for
 from leakcheck.config import Configuration
-from leakcheck.probes.draws import BASE, aimed
+from leakcheck.probes.draws import BASE, Setting, aimed
 from leakcheck.probes.probe import Prober
 from leakcheck.probes.seek import seek, under_other_weights
 from tests import models
@@ -23,7 +23,7 @@ def prober_of(model):
 
 def batch(number, reader=3, source=8):
     valid = torch.ones(SEQ, dtype=torch.bool)
-    return aimed(reader, source, number, vocab_size=VOCAB, valid=valid, seed=0, sizes={7, 8})
+    return aimed(Setting(vocab_size=VOCAB, valid=valid, seed=0, sizes={7, 8}), reader, source, number)
 
 
 def test_rows_of_an_aimed_batch():

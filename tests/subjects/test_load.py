@@ -107,14 +107,14 @@ def test_nothing_there(spec, tmp_path, monkeypatch):
     assert all(name in message for name in BUILTIN)
 
 
-@pytest.mark.parametrize("spec", ["hf:org/name", "program.pt2"])
+@pytest.mark.parametrize("spec", ["hf:org/name"])
 def test_not_loaded_yet(spec):
     assert "does not load" in refusal(spec)
 
 
 def test_a_file_of_another_kind(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"")
-    assert "not a folder, a .json or a .py file" in refusal(tmp_path / "weights.bin")
+    assert "not a folder, a .json, .py or .pt2 file" in refusal(tmp_path / "weights.bin")
 
 
 def test_seq_len():

@@ -292,8 +292,8 @@ def test_rebuild_of_a_factorys_model(write):
             "could not be built small: ValueError: it names no configuration class",
         ),
         (
-            "from torch import nn\ndef build():\n    return nn.Linear(3, 3)\n",
-            "file.py: Linear has no input embedding",
+            "from torch import nn\ndef build():\n    return nn.Bilinear(3, 3, 3)\n",
+            "file.py: what Bilinear reads could not be told",
         ),
     ],
 )
