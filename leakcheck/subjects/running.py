@@ -23,14 +23,17 @@ def configured(
     configuration: Configuration,
     recompute_context: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Iterator[None]:
-    """Switch the model to `configuration`; on exit it and the process are as before, except for its weights.
+    """Switch the model to `configuration`, with gradients and in float32, whatever the caller has set.
+
+    On exit model and process are as before; only its weights are not looked after, they are the caller's.
 
     Under gradient checkpointing the backward pass runs layers again, inside `recompute_context()`.
 
     Raises:
         UsageError: the model does not take the attention backend.
     """
-    with state.process(), state.modules(model):
+    with state.process(), state.modules(model), torch.inference_mode(False):  # gradients on, whoever calls
+        torch.set_default_dtype(torch.float32)
         logging.set_verbosity_error()
         switchable: Any = model  # nn.Module types every attribute as a tensor or a module
         if isinstance(model, PreTrainedModel) and configuration.attention != "default":

@@ -26,8 +26,10 @@ def preserved(model: Any) -> Iterator[None]:
         stack.enter_context(process())
         if isinstance(model, nn.Module):
             for parameter in model.parameters():
-                stack.callback(_put_gradient, parameter, parameter.requires_grad, parameter.grad, _copy(parameter.grad))
-                stack.callback(_put_value, parameter, _copy(parameter))
+                stack.callback(_put_gradient, parameter, parameter.requires_grad, parameter.grad)
+                stack.callback(_put_value, *_valued(parameter))
+                if parameter.grad is not None:
+                    stack.callback(_put_value, *_valued(parameter.grad))
             stack.enter_context(modules(model))
         yield
 
@@ -56,7 +58,8 @@ def modules(model: nn.Module) -> Iterator[None]:
     values = [value for _, before in attributes for value in before.values()]
     tables = [(value, dict(value)) for value in values if isinstance(value, dict)]
     lists = [(value, list(value)) for value in values if isinstance(value, list)]
-    buffers = [(buffer, _copy(buffer)) for buffer in model.buffers()]
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = [_valued(buffer) for buffer in model.buffers()]
     try:
         yield
     finally:
@@ -65,8 +68,10 @@ def modules(model: nn.Module) -> Iterator[None]:
             table.update(before)
         for entries, held in lists:
             entries[:] = held
-        for buffer, value in buffers:
-            _put_value(buffer, value)
+        for module, training in flags:  # scripted modules keep them elsewhere
+            module.training = training
+        for buffer in buffers:
+            _put_value(*buffer)
 
 
 def _configurations(model: nn.Module) -> list[PretrainedConfig]:
@@ -81,24 +86,22 @@ def _configurations(model: nn.Module) -> list[PretrainedConfig]:
     return list(found.values())
 
 
-def _copy(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().clone()
-
-
-def _put_gradient(parameter: nn.Parameter, required: bool, gradient: Tensor | None, value: Tensor | None) -> None:
-    if parameter.requires_grad != required:
-        parameter.requires_grad_(required)
-    parameter.grad = gradient
-    if gradient is not None:
-        _put_value(gradient, value)
+def _valued(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A tensor, its memory, and what is in there."""
+    return tensor, tensor.detach(), tensor.detach().clone()
 
 
 @torch.no_grad()
-def _put_value(tensor: Tensor, value: Any) -> None:
-    if tensor.shape != value.shape or tensor.dtype != value.dtype or tensor.device != value.device:
-        tensor.data = value
-    elif not tensor.is_meta and not _equal(tensor, value):  # a tensor that was expanded refuses to be written
-        tensor.copy_(value)
+def _put_value(tensor: Tensor, memory: Tensor, value: Tensor) -> None:
+    tensor.data = memory  # a cast gave it another
+    if not tensor.is_meta and not _equal(memory, value):
+        memory.copy_(value)
+
+
+def _put_gradient(parameter: nn.Parameter, required: bool, gradient: Tensor | None) -> None:
+    if parameter.requires_grad != required:
+        parameter.requires_grad_(required)
+    parameter.grad = gradient
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
