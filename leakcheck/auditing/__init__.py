@@ -3,13 +3,11 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import torch
 import transformers
-from torch import nn
 
 from leakcheck import __version__
 from leakcheck.auditing import leaks, method1_v3
@@ -17,6 +15,7 @@ from leakcheck.auditing.examine import Examined, Examiner
 from leakcheck.auditing.matrix import default_configuration, matrix
 from leakcheck.config import Settings
 from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, SubjectInfo, Tool, worst
+from leakcheck.subjects import state
 from leakcheck.subjects.load import load
 from leakcheck.subjects.subject import Subject
 
@@ -27,6 +26,8 @@ Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is 
 def audit(subject: str | Subject, settings: Settings | None = None, *, progress: Progress | None = None) -> AuditResult:
     """Audit a subject, given as a SPEC or loaded, under every configuration that it supports.
 
+    Model and process are as before afterwards, also after an error; see `subjects.state`.
+
     Raises:
         UsageError: the SPEC cannot be loaded or an option does not fit it.
         SubjectCrash: the subject's forward raised or returned NaN.
@@ -34,13 +35,17 @@ def audit(subject: str | Subject, settings: Settings | None = None, *, progress:
     """
     settings = settings or Settings()
     if isinstance(subject, str):
-        subject = load(subject, seq_len=settings.seq_len)
-    with _threads_for(subject.model):
+        with state.process():  # nobody else has the model
+            loaded = load(subject, seq_len=settings.seq_len)
+            return _audit(loaded, settings, progress)
+    with state.preserved(subject.model):
         return _audit(subject, settings, progress)
 
 
 def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> AuditResult:
     started = time.perf_counter()
+    if sum(parameter.numel() for parameter in subject.model.parameters()) < _SMALL:
+        torch.set_num_threads(1)  # handing the operations of a small model to several costs more than they do
     configurations = matrix(subject, settings)
     default = default_configuration(subject, configurations)
     examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=settings.seed)
@@ -92,18 +97,6 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
             "seconds": round(time.perf_counter() - started, 2),
         },
     )
-
-
-@contextmanager
-def _threads_for(model: nn.Module) -> Iterator[None]:
-    """One thread for a small model: handing its operations to several costs more than they do."""
-    threads = torch.get_num_threads()
-    if sum(parameter.numel() for parameter in model.parameters()) < _SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _controls(examined: Sequence[Examined]) -> tuple[Control, ...]:

@@ -17,6 +17,7 @@ from leakcheck.flow.reports import Place
 from leakcheck.flow.rows import Axis, Layout
 from leakcheck.flow.sentences import Meeting, sentence
 from leakcheck.flow.trace import Violation, _labelled_input
+from leakcheck.subjects.state import preserved
 
 _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib"))
 _SHOWN = 6  # links before the op to blame, and after it: more than that nobody reads
@@ -81,9 +82,10 @@ def blame(
     asked = _Asked(source, labels, violation.batch, violation)
     call = run or _call(model, inputs, source)
     found = None
-    if run is None and isinstance(inputs, Tensor):
-        found = _replayed(model, call, asked.clearer(model), forgiving=True)
-    found = found or _replayed(model, call, asked)
+    with preserved(model):
+        if run is None and isinstance(inputs, Tensor):
+            found = _replayed(model, call, asked.clearer(model), forgiving=True)
+        found = found or _replayed(model, call, asked)
     if found is None:
         raise UsageError(
             f"output position {violation.position} of row {violation.batch} does not see an input with label "

@@ -15,6 +15,7 @@ from leakcheck.flow.labels import GENERIC, KNOWN, LARGEST, UNWRITTEN, Labels
 from leakcheck.flow.reports import CONTROL_FLOW, Hole, Reports, SoftMask
 from leakcheck.flow.storage import Mirror
 from leakcheck.flow.widening import explained
+from leakcheck.subjects.state import preserved
 from leakcheck.subjects.subject import logits_of
 
 Result = TypeVar("Result")
@@ -60,7 +61,7 @@ def trace(
     valid: Tensor | None = None,
     limit: Tensor | None = None,
 ) -> Trace:
-    """Run `model` once and say of every output position how late an input it can see.
+    """Run `model` once and say of every output position how late an input it can see; nothing of its state changes.
 
     Args:
         model: a module or function; its output is logits `[batch, seq, ...]`, or holds them as `.logits` or first.
@@ -84,11 +85,11 @@ def trace(
             return model(tokens)
         return model(**{name: tokens if value is source else value for name, value in keywords.items()})
 
-    with torch.no_grad():
+    with preserved(model), torch.no_grad():
         tracer, output = traced(lambda: logits_of(run(source)), model, source, labels)
-    seen = tracer.read(output)
-    if tracer.reports.widened:
-        explained(run, source, tracer.reports)
+        seen = tracer.read(output)
+        if tracer.reports.widened:
+            explained(run, source, tracer.reports)
     return conclude(tracer, seen, valid, limit)
 
 

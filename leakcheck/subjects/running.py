@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from leakcheck.config import Configuration
 from leakcheck.errors import LeakcheckError, SubjectCrash, UsageError
+from leakcheck.subjects import state
 from leakcheck.subjects.subject import logits_of, unwrapped
 
 
@@ -22,62 +23,41 @@ def configured(
     configuration: Configuration,
     recompute_context: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Iterator[None]:
-    """Switch the model to `configuration`; on exit backend, mode, buffers, hooks and random state are as before.
+    """Switch the model to `configuration`, with gradients and in float32, whatever the caller has set.
+
+    On exit model and process are as before; only its weights are not looked after, they are the caller's.
 
     Under gradient checkpointing the backward pass runs layers again, inside `recompute_context()`.
 
     Raises:
         UsageError: the model does not take the attention backend.
     """
-    training, backend = model.training, None
-    checkpointing = configuration.mode == "train+checkpointing"
-    random_state = torch.get_rng_state()
-    buffers = [(module, name, buffer, buffer.clone()) for module, name, buffer in _buffers(model)]
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    switchable: Any = unwrapped(model)  # nn.Module types every attribute as a tensor or a module
-    if isinstance(switchable, PreTrainedModel) and configuration.attention != "default":
-        backend = switchable.config._attn_implementation
-        switchable.set_attn_implementation(configuration.attention)
-        if switchable.config._attn_implementation != configuration.attention:
-            raise UsageError(f"{type(switchable).__name__} cannot be switched to attention {configuration.attention!r}")
-    model.train(configuration.mode != "eval")
-    for name in configuration.accepted:
-        unwrapped(model).get_submodule(name).eval()
-    if checkpointing:
-        _set_checkpointing(switchable, recompute_context)
-    try:
+    with state.process(), state.modules(model), torch.inference_mode(False):  # gradients on, whoever calls
+        torch.set_default_dtype(torch.float32)
+        logging.set_verbosity_error()
+        switchable: Any = unwrapped(model)  # nn.Module types every attribute as a tensor or a module
+        if isinstance(switchable, PreTrainedModel) and configuration.attention != "default":
+            switchable.set_attn_implementation(configuration.attention)
+            if switchable.config._attn_implementation != configuration.attention:
+                what = f"{type(switchable).__name__} cannot be switched to attention"
+                raise UsageError(f"{what} {configuration.attention!r}")
+        model.train(configuration.mode != "eval")
+        for name in configuration.accepted:
+            switchable.get_submodule(name).eval()
+        _set_checkpointing(switchable, recompute_context if configuration.mode == "train+checkpointing" else None)
         yield
-    finally:
-        if checkpointing:
-            _set_checkpointing(switchable, None)
-        model.train(training)
-        if backend is not None:
-            switchable.set_attn_implementation(backend)
-        for module, name, buffer, value in buffers:  # batch statistics, caches of position tables
-            module._buffers[name] = buffer.copy_(value)
-        logging.set_verbosity(verbosity)
-        torch.set_rng_state(random_state)
-
-
-def _buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
-    for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                yield module, name, buffer
 
 
 def _set_checkpointing(model: Any, recompute_context: Callable[[], AbstractContextManager] | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the older name works in every version of the library
-        if recompute_context is None:
-            model.gradient_checkpointing_disable()
-            model.disable_input_require_grads()  # a hook that enabling leaves on the embedding
-        else:
+        if recompute_context is not None:
             # Reentrant checkpointing drops the graph of tensors inside containers, which layer records are.
             model.gradient_checkpointing_enable(
                 {"use_reentrant": False, "context_fn": lambda: (nullcontext(), recompute_context())}
             )
+        elif getattr(model, "is_gradient_checkpointing", False):  # the user's own
+            model.gradient_checkpointing_disable()
 
 
 def valid_positions(configuration: Configuration, seq: int) -> torch.Tensor:
