@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from leakcheck.errors import SubjectCrash, UsageError
 from leakcheck.subjects.builtin import build_builtin
+from leakcheck.subjects.gguf import load_gguf
 from leakcheck.subjects.lengths import derive_seq_len, validate_seq_len
 from leakcheck.subjects.names import BUILTIN
 from leakcheck.subjects.pythonfile import load_file, load_module
@@ -31,9 +32,9 @@ _DOTTED = re.compile(r"\w+(\.\w+)*")
 def load(spec: str, *, seq_len: int | None = None) -> Subject:
     """The subject that a SPEC names: in float32, in eval mode, and the same at every call.
 
-    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, `file.py`, `file.py:factory` or
-    `package.module:factory`. `Subject.weights` begins with "random", "given" (by a folder) or "as built" (by a
-    factory). `seq_len` replaces the length that is derived from the configuration.
+    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, a `.gguf` file, `file.py`,
+    `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random", "given" (by a folder or a GGUF
+    file) or "as built" (by a factory). `seq_len` replaces the length that is derived from the configuration.
 
     Raises:
         UsageError: the SPEC names nothing that can be loaded, or `seq_len` does not fit the model.
@@ -70,6 +71,8 @@ def _model(spec: str) -> tuple[nn.Module, str]:
         return load_folder(path)
     if path.suffix == ".json" and path.is_file():
         return build_config(path)
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        return load_gguf(path)
     target, colon, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
     if target.endswith(".py") and Path(target).is_file():
         return load_file(Path(target), name or None)
@@ -77,7 +80,7 @@ def _model(spec: str) -> tuple[nn.Module, str]:
         return load_module(target, name)
     built_in = ", ".join(BUILTIN)
     if Path(target).exists():
-        raise UsageError(f"{spec}: not a folder, a .json or a .py file; the built-in models are {built_in}")
+        raise UsageError(f"{spec}: not a folder, a .json, a .gguf or a .py file; the built-in models are {built_in}")
     raise UsageError(f"{spec}: there is no such file or folder, and no such built-in model ({built_in})")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -45,7 +46,8 @@ def configured(
     if checkpointing:
         _set_checkpointing(model, recompute_context)
     try:
-        yield
+        with _not_reentrant():
+            yield
     finally:
         if checkpointing:
             _set_checkpointing(model, None)
@@ -76,6 +78,24 @@ def _set_checkpointing(model: Any, recompute_context: Callable[[], AbstractConte
             model.gradient_checkpointing_enable(
                 {"use_reentrant": False, "context_fn": lambda: (nullcontext(), recompute_context())}
             )
+
+
+class _NotReentrant:
+    """Stands in for torch's reentrant checkpointing, whose graph refuses gradients of chosen tensors."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        return checkpoint.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
+
+
+@contextmanager
+def _not_reentrant() -> Iterator[None]:
+    reentrant = checkpoint.CheckpointFunction
+    checkpoint.CheckpointFunction = _NotReentrant
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction = reentrant
 
 
 def valid_positions(configuration: Configuration, seq: int) -> torch.Tensor:
