@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from leakcheck.config import Configuration
 from leakcheck.errors import LeakcheckError, SubjectCrash, UsageError
+from leakcheck.subjects.kernels import as_unwatched
 from leakcheck.subjects.subject import logits_of
 
 
@@ -46,7 +47,7 @@ def configured(
     if checkpointing:
         _set_checkpointing(model, recompute_context)
     try:
-        with _not_reentrant():
+        with _not_reentrant(), as_unwatched():
             yield
     finally:
         if checkpointing:
