@@ -17,6 +17,7 @@ import leakcheck.flow.rules  # noqa: F401  (registers the rules)
 from leakcheck.flow import choices
 from leakcheck.flow.compiled import HIGHER_ORDER
 from leakcheck.flow.context import Context, Instead, tensors_of
+from leakcheck.flow.foreach import each
 from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, UNWRITTEN, Labels, join
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import Rule, rule_for
@@ -286,7 +287,7 @@ def _plan(func: Any) -> _Plan:
         decomposition=_decomposition(func, schema),
         leaves=bool(schema.returns) and all(str(r.type) in _NUMBERS for r in schema.returns),
         sizing=torch.Tag.dynamic_output_shape in tags,
-        parts=func.decompose if composite and rule is None else None,
+        parts=func.decompose if composite and rule is None else each(schema),
     )
 
 

@@ -14,6 +14,7 @@ CONTROL_FLOW = "token-dependent control flow"
 LEAVES = "the value goes on in Python, where no label follows"
 
 _FLOW = str(Path(__file__).parent)
+_CHECKPOINTS = str(Path(__file__).parent.parent / "checkpoints")  # looks at tensors of the run, decides nothing in it
 _TORCH = str(Path(torch.__file__).parent)
 
 # Functions that branch on tokens only to warn: they return nothing and write to no tensor. Read before you add one.
@@ -106,7 +107,7 @@ def _only_warns(place: Place | None) -> bool:
 
 def is_user_code(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    return not (file.startswith((_FLOW, _TORCH, "<")))
+    return not (file.startswith((_FLOW, _CHECKPOINTS, _TORCH, "<")))
 
 
 def here() -> Place | None:

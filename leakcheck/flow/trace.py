@@ -15,6 +15,7 @@ from leakcheck.flow.labels import GENERIC, KNOWN, LARGEST, UNWRITTEN, Labels
 from leakcheck.flow.reports import CONTROL_FLOW, Hole, Reports, SoftMask
 from leakcheck.flow.storage import Mirror
 from leakcheck.flow.widening import explained
+from leakcheck.subjects.kernels import as_unwatched
 from leakcheck.subjects.state import preserved
 from leakcheck.subjects.subject import logits_of
 
@@ -134,7 +135,7 @@ class Tracer:
         labels = self.labels.to(torch.int16)
         labels = labels.reshape(labels.shape + (1,) * (self.source.dim() - 2)).expand(self.source.shape)
         self.mirror.seed(self.source, Labels(labels))
-        self._entered = [uncompiled(), Escapes(self.flow), self.flow]
+        self._entered = [uncompiled(), as_unwatched(), Escapes(self.flow), self.flow]
         for mode in self._entered:
             mode.__enter__()
         return self

@@ -19,6 +19,7 @@ from leakcheck.errors import SubjectCrash, UsageError
 from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.builtin import build_builtin
 from leakcheck.subjects.exported import load_program
+from leakcheck.subjects.gguf import load_gguf
 from leakcheck.subjects.inferring import readable, running_length
 from leakcheck.subjects.inputs import Inputs
 from leakcheck.subjects.lengths import derive_seq_len, validate_seq_len
@@ -36,10 +37,10 @@ _DOTTED = re.compile(r"\w+(\.\w+)*")
 def load(spec: str, *, seq_len: int | None = None, inputs: Inputs | None = None) -> Subject:
     """The subject that a SPEC names: in float32, in eval mode, and the same at every call.
 
-    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, `file.py`, `file.py:factory`,
-    `package.module:factory` or a `.pt2` file. `Subject.weights` begins with "random", "given" (by a folder) or "as
-    built" (by a factory). `seq_len` replaces the length that is derived from the configuration, `inputs` what the model
-    or its factory says of what it reads.
+    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, a `.gguf` or `.pt2` file, `file.py`,
+    `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random", "given" (by files of weights)
+    or "as built" (by a factory). `seq_len` replaces the length that is derived from the configuration, `inputs` what the
+    model or its factory says of what it reads.
 
     Raises:
         UsageError: the SPEC names nothing that can be loaded, or `seq_len` or `inputs` do not fit the model.
@@ -105,6 +106,8 @@ def _model(spec: str) -> tuple[Callable[..., Any], str, Inputs | None]:
         return *build_config(path), None
     if path.suffix == ".pt2" and path.is_file():
         return load_program(path)
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        return *load_gguf(path), None
     target, colon, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
     if target.endswith(".py") and Path(target).is_file():
         return load_file(Path(target), name or None)
@@ -112,7 +115,7 @@ def _model(spec: str) -> tuple[Callable[..., Any], str, Inputs | None]:
         return load_module(target, name)
     built_in = ", ".join(BUILTIN)
     if Path(target).exists():
-        raise UsageError(f"{spec}: not a folder, a .json, .py or .pt2 file; the built-in models are {built_in}")
+        raise UsageError(f"{spec}: not a folder, a .json, .gguf, .pt2 or .py file; the built-in models are {built_in}")
     raise UsageError(f"{spec}: there is no such file or folder, and no such built-in model ({built_in})")
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from leakcheck.config import Configuration
 from leakcheck.errors import LeakcheckError, SubjectCrash, UsageError
 from leakcheck.subjects import state
+from leakcheck.subjects.kernels import as_unwatched
 from leakcheck.subjects.subject import logits_of, unwrapped
 
 
@@ -32,7 +34,8 @@ def configured(
     Raises:
         UsageError: the model does not take the attention backend.
     """
-    with state.process(), state.modules(model), torch.inference_mode(False):  # gradients on, whoever calls
+    # Gradients are on, whoever calls.
+    with state.process(), state.modules(model), torch.inference_mode(False), _not_reentrant(), as_unwatched():
         torch.set_default_dtype(torch.float32)
         logging.set_verbosity_error()
         switchable: Any = unwrapped(model)  # nn.Module types every attribute as a tensor or a module
@@ -58,6 +61,24 @@ def _set_checkpointing(model: Any, recompute_context: Callable[[], AbstractConte
             )
         elif getattr(model, "is_gradient_checkpointing", False):  # the user's own
             model.gradient_checkpointing_disable()
+
+
+class _NotReentrant:
+    """Stands in for torch's reentrant checkpointing, whose graph refuses gradients of chosen tensors."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        return checkpoint.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
+
+
+@contextmanager
+def _not_reentrant() -> Iterator[None]:
+    reentrant = checkpoint.CheckpointFunction
+    checkpoint.CheckpointFunction = _NotReentrant
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction = reentrant
 
 
 def valid_positions(configuration: Configuration, seq: int) -> torch.Tensor:

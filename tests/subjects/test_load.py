@@ -114,7 +114,7 @@ def test_not_loaded_yet(spec):
 
 def test_a_file_of_another_kind(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"")
-    assert "not a folder, a .json, .py or .pt2 file" in refusal(tmp_path / "weights.bin")
+    assert "not a folder, a .json, .gguf, .pt2 or .py file" in refusal(tmp_path / "weights.bin")
 
 
 def test_seq_len():
