@@ -53,13 +53,13 @@ def of(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
 
 def follow(func: Any, args: tuple, kwargs: dict, operands: Sequence[Operand], output: Tensor) -> None:
     """State the table of what an elementwise op or a copy made of choices and known values."""
-    tables = {id(x.value): table for x in operands if (table := of(x.value)) is not None}
+    tables = {id(x.tensor): table for x in operands if (table := of(x.tensor)) is not None}
     if not tables:
         return
     names: Tensor | None = None
     for x in operands:
-        if id(x.value) in tables:
-            chosen = tables[id(x.value)][0].expand(output.shape)
+        if id(x.tensor) in tables:
+            chosen = tables[id(x.tensor)][0].expand(output.shape)
             if names is not None and not torch.equal(names, chosen):
                 return  # two choices meet: a table for each pair
             names = chosen

@@ -1,6 +1,6 @@
 """What a rule may ask for besides its operands, and how it may change the program's course."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,15 @@ class Context:
     result: Any  # what the op returned
     reports: Reports
     name: str
+    computed: Callable[[], Tensor]
+
+    @property
+    def values(self) -> Tensor:
+        """Of an elementwise op the values of its result, or of stand-ins (`absent.py`), which broadcast to its shape.
+
+        They count where the operands' labels say that these are known.
+        """
+        return self.computed()
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:

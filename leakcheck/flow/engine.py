@@ -14,15 +14,15 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import leakcheck.flow.rules  # noqa: F401  (registers the rules)
-from leakcheck.flow import choices
+from leakcheck.flow import choices, foreach
+from leakcheck.flow.absent import SHAPED_LIKE, Runner, is_absent, mapped, stand_in, unassumed
 from leakcheck.flow.compiled import HIGHER_ORDER
 from leakcheck.flow.context import Context, Instead, tensors_of
-from leakcheck.flow.foreach import each
-from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, UNWRITTEN, Labels, join
+from leakcheck.flow.labels import GENERIC, HOLE, KNOWN, UNWRITTEN, Labels, join, unexpanded
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import Rule, rule_for
 from leakcheck.flow.reports import CONTROL_FLOW, LEAVES, Reports
-from leakcheck.flow.sizes import Sizes
+from leakcheck.flow.sizes import BY_MASK, Sizes
 from leakcheck.flow.storage import Mirror
 
 # Arguments that say where and as what to store a result: they change no dependence.
@@ -46,10 +46,12 @@ class _Plan:
     random: bool
     pointwise: bool
     elementwise: bool  # a new tensor, each element of which is a function of those in its place
-    unreturned: tuple[tuple[int, str], ...]  # arguments that are written but not returned: position, name
+    written: tuple[tuple[int, str], ...]  # arguments that are written: position, name
+    unreturned: tuple[tuple[int, str], ...]  # those that are not returned
     outs: frozenset[str]  # arguments that only say where to write
     mutates: bool
     allocates: bool  # returns memory without values
+    functional: Any  # the op that computes the same and writes nothing
     decomposition: Callable[..., Any] | None
     parts: Callable[..., Any] | None = None  # run in place of the op
     leaves: bool = False  # it returns a Python number
@@ -61,6 +63,7 @@ class Flow(TorchDispatchMode):
 
     `watch`, if set, is called after every op that has labels to compute, for provenance: with its name, its rule on the
     operands' present labels, the operands (of an op that was run as its parts: their results), and the outputs.
+    If it is `weightless`, the model has tensors without values (`absent.py`).
     """
 
     supports_higher_order_operators = True
@@ -71,9 +74,10 @@ class Flow(TorchDispatchMode):
         """No: to skip it, torch would import the compiler and go through it for every op."""
         return False
 
-    def __init__(self, mirror: Mirror, reports: Reports):
+    def __init__(self, mirror: Mirror, reports: Reports, *, weightless: bool = False):
         super().__init__()
-        self.mirror, self.reports = mirror, reports
+        self.mirror, self.reports, self.weightless = mirror, reports, weightless
+        self.runner = Runner()
         self.ops = 0
         self.watch: Callable[[str, Callable[[], Any], list[Operand], list[Tensor]], None] | None = None
         self._plans: dict[Any, _Plan] = {}
@@ -116,13 +120,17 @@ class Flow(TorchDispatchMode):
         known = all(x.known for x in operands) and not plan.allocates
         if not known and rule is None and not plan.pointwise and not plan.leaves and plan.decomposition is not None:
             decomposed = self._decomposed(plan, args, kwargs)
-        result = func(*args, **kwargs)
+        sizing = plan.sizing and not (plan.name in BY_MASK and not any(x.is_mask for x in operands[1:]))
+        result = self._call(plan, func, args, kwargs, operands, sizing) if self.weightless else func(*args, **kwargs)
         outputs = list(tensors_of(result))
+
+        def values() -> Tensor:
+            return _values(plan, result, operands, args, kwargs)
 
         def apply() -> Any:
             if rule is not None:
                 if rule.context:
-                    return rule.function(*given, **named, context=Context(result, self.reports, plan.name))
+                    return rule.function(*given, **named, context=Context(result, self.reports, plan.name, values))
                 return rule.function(*given, **named)
             if plan.leaves:
                 return self._leaves(plan, operands)
@@ -134,7 +142,6 @@ class Flow(TorchDispatchMode):
             return self._unknown(plan, operands)
 
         labels = (GENERIC if plan.random else KNOWN) if known else self._guarded(plan, apply, outputs)
-        sizing = plan.sizing
         if isinstance(labels, Instead):
             self.reports.departed = True
             sizing = labels.sized
@@ -144,7 +151,7 @@ class Flow(TorchDispatchMode):
         if not known and not plan.allocates:
             self._look_for_unwritten(plan, operands, labels)
         sizes = None
-        if self.mirror.sized or (plan.sizing and not known):
+        if self.mirror.sized or (sizing and not known):
             sizes = Sizes(self.mirror, plan.name, operands, outputs)
             if sizing:
                 sizes.decided(plan.name)
@@ -157,6 +164,32 @@ class Flow(TorchDispatchMode):
         if sizes is not None:
             sizes.store(in_place=plan.mutates and not plan.outs)
         return result
+
+    def _call(
+        self, plan: _Plan, func: Any, args: tuple, kwargs: dict, operands: Sequence[Operand], sizing: bool
+    ) -> Any:
+        """The op with tensors that may have no values."""
+        labels = {id(x.tensor): x.labels for x in operands}
+        given = (args[position] if position < len(args) else kwargs.get(name) for position, name in plan.written)
+        return self.runner.run(
+            func,
+            args,
+            kwargs,
+            lambda tensor: labels.get(id(tensor)) or self.mirror.read(tensor),
+            [tensor for value in given for tensor in tensors_of(value)],
+            shaped_like=plan.name in SHAPED_LIKE,
+            needs_values=plan.leaves or sizing,
+        )
+
+    def without_values(self, tensor: Tensor) -> Tensor:
+        """The same tensor on the meta device, for what wants several on one device."""
+        if is_absent(tensor):
+            return tensor
+        with torch._C.DisableTorchFunction():
+            labels = self.mirror.read(tensor)
+            moved = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+            self.mirror.write(moved, unassumed(labels))
+        return moved
 
     def _guarded(self, plan: _Plan, apply: Callable[[], Any], outputs: list[Tensor]) -> Any:
         """A rule that fails is a hole, not a crash of the subject."""
@@ -185,9 +218,14 @@ class Flow(TorchDispatchMode):
 
     def _leaves(self, plan: _Plan, operands: Sequence[Operand]) -> int:
         """A token-dependent value becomes a Python number (`.item()`, `if tensor:`, `torch.equal`)."""
-        if max(x.labels.settled().highest for x in operands) >= 0:
+        if any(self.leaves_unknown(x.tensor, x.labels) for x in operands):
             self.reports.hole(plan.name, CONTROL_FLOW, LEAVES)
         return HOLE
+
+    def leaves_unknown(self, tensor: Tensor, labels: Labels) -> bool:
+        """Whether Python would see a value that depends on tokens, or one that is not there."""
+        lowest = GENERIC if is_absent(tensor) or self.runner.invented else 0
+        return labels.settled().highest >= lowest
 
     def _decomposed(self, plan: _Plan, args: tuple, kwargs: dict) -> list[Operand] | None:
         """The results of the op's parts, whose labels are the op's; `None` where they cannot be run."""
@@ -204,11 +242,12 @@ class Flow(TorchDispatchMode):
         self, outputs: list[Tensor], labels: Any, operands: Sequence[Operand], plan: _Plan, args: tuple, kwargs: dict
     ) -> None:
         several = labels if isinstance(labels, list) else [labels] * len(outputs)
-        inputs = {id(x.value.untyped_storage()) for x in operands} if not plan.mutates else ()
+        inputs = {id(x.tensor.untyped_storage()) for x in operands} if not plan.mutates else ()
         for output, each in zip(outputs, several, strict=False):
             if id(output.untyped_storage()) in inputs:
                 continue  # a view, though the schema does not say so
-            self.mirror.write(output, Labels.full(output.shape, each) if isinstance(each, int) else each)
+            written = Labels.full(output.shape, each) if isinstance(each, int) else each
+            self.mirror.write(output, unassumed(written) if is_absent(output) else written)
         for output in outputs[len(several) :]:
             self.mirror.write(output, Labels.full(output.shape, self._unknown(plan, operands)))
         for position, name in plan.unreturned:
@@ -216,6 +255,19 @@ class Flow(TorchDispatchMode):
             for tensor in tensors_of(value):
                 highest = max((x.labels.settled().highest for x in operands), default=KNOWN)
                 self.mirror.write(tensor, Labels.full(tensor.shape, max(highest, KNOWN)))
+
+
+def _values(plan: _Plan, result: Tensor, operands: Sequence[Operand], args: tuple, kwargs: dict) -> Tensor:
+    """What an elementwise op makes of its operands' values and stand-ins, in a shape that broadcasts to its result's."""
+    if not is_absent(result):
+        return result
+    labels = {id(x.tensor): x.labels for x in operands}
+
+    def core(tensor: Tensor) -> Tensor:
+        return unexpanded(stand_in(tensor, labels[id(tensor)])) if is_absent(tensor) else tensor
+
+    kept = {name: value for name, value in kwargs.items() if name not in ("device", *plan.outs)}
+    return plan.functional(*mapped(args, core), **mapped(kept, core))
 
 
 def _with_operands(value: Any, operand: Callable[[Tensor], Operand]) -> Any:
@@ -253,10 +305,12 @@ def _plan(func: Any) -> _Plan:
             random=False,
             pointwise=False,
             elementwise=False,
+            written=(),
             unreturned=(),
             outs=frozenset(),
             mutates=False,
             allocates=False,
+            functional=None,
             decomposition=None,
             parts=HIGHER_ORDER.get(name),
         )
@@ -280,14 +334,16 @@ def _plan(func: Any) -> _Plan:
         random=random,
         pointwise=pointwise,
         elementwise=(pointwise or schema.name in choices.COPIES) and not written and not random,
+        written=tuple((i, name) for i, name, _ in written),
         unreturned=tuple((i, name) for i, name, aliases in written if frozenset(aliases) not in names),
         outs=frozenset(a.name for a in schema.arguments if a.is_out),
         mutates=bool(written),
         allocates=schema.name.startswith(("aten::empty", "aten::new_empty", "aten::resize")),
+        functional=_functional(schema) if written else func,
         decomposition=_decomposition(func, schema),
         leaves=bool(schema.returns) and all(str(r.type) in _NUMBERS for r in schema.returns),
         sizing=torch.Tag.dynamic_output_shape in tags,
-        parts=func.decompose if composite and rule is None else each(schema),
+        parts=func.decompose if composite and rule is None else foreach.each(schema),
     )
 
 

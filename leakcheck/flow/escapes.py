@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from leakcheck.flow.absent import is_absent, stand_in
 from leakcheck.flow.engine import Flow
 from leakcheck.flow.reports import CONTROL_FLOW, LEAVES, Place, is_user_code
 
@@ -41,9 +42,38 @@ def _value_leaves(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any
     flow = escapes.flow
     with torch._C.DisableTorchFunction():
         labels = flow.mirror.read(args[0])
-    if labels.settled().highest >= 0:
+    if is_absent(args[0]) and func in _READ:
+        flow.reports.hole(f"Tensor.{_name(func)}", CONTROL_FLOW, LEAVES)
+        with torch._C.DisableTorchFunction():
+            args = (stand_in(args[0], labels).clone(), *args[1:])
+    elif labels.settled().highest >= 0:
         flow.reports.hole(f"Tensor.{_name(func)}", CONTROL_FLOW, LEAVES)
     return func(*args, **kwargs)
+
+
+def _made_of_data(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any:
+    """A tensor of numbers has values wherever the model is."""
+    if escapes.flow.weightless and torch.device(kwargs.get("device") or "cpu").type == "meta":
+        kwargs = {**kwargs, "device": "cpu"}
+    return func(*args, **kwargs)
+
+
+def _attention(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any:
+    """It wants queries, keys and values on one device."""
+    names = ("query", "key", "value")
+    given = {**dict(zip(names, args, strict=False)), **{name: kwargs[name] for name in names if name in kwargs}}
+    if any(map(is_absent, given.values())):
+        given = {name: escapes.flow.without_values(tensor) for name, tensor in given.items()}
+        rest = {name: value for name, value in kwargs.items() if name not in names}
+        return func(*(given[name] for name in names), *args[3:], **rest)
+    return func(*args, **kwargs)
+
+
+def _like_another(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any:
+    """`x.new_tensor(data)`, also where x has no values."""
+    if not is_absent(args[0]):
+        return func(*args, **kwargs)
+    return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs, "device": "cpu"})
 
 
 def _size_leaves(escapes: Escapes, func: Any, args: tuple, kwargs: dict) -> Any:
@@ -96,6 +126,7 @@ VALUES: tuple[Any, ...] = (
     Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr, Tensor.untyped_storage, Tensor.__dlpack__,
     Tensor.__reduce_ex__,
 )  # fmt: skip
+_READ = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__})
 _SIZES: tuple[Any, ...] = (
     _getter("shape"), _getter("nbytes"), Tensor.size, Tensor.numel, Tensor.nelement, Tensor.__len__, Tensor.stride,
     torch.numel,
@@ -106,4 +137,5 @@ _PIECES: tuple[Any, ...] = (
 )  # fmt: skip
 HANDLERS.update({**dict.fromkeys(VALUES, _value_leaves), **dict.fromkeys(_SIZES, _size_leaves)})
 HANDLERS.update(dict.fromkeys(_PIECES, _pieces_leave))
-HANDLERS[F.one_hot] = _one_hot
+HANDLERS.update({torch.tensor: _made_of_data, torch.as_tensor: _made_of_data, Tensor.new_tensor: _like_another})
+HANDLERS.update({F.one_hot: _one_hot, F.scaled_dot_product_attention: _attention})

@@ -1,4 +1,4 @@
-"""Ops on lists of tensors, `aten::_foreach_mul` and its like: run as the op of that name on one tensor after another."""
+"""Ops on lists of tensors, as `aten::_foreach_mul`: run as the op of that name on one tensor after another."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ _OTHERWISE = frozenset({"addcdiv", "addcdiv_", "addcmul", "addcmul_"})  # their 
 
 
 def each(schema: Any) -> Callable[..., Any] | None:
-    """What to run in place of an op on lists; `None` if it is no such op, or there is none like it on single tensors."""
+    """What to run in place of an op on lists; `None` if it is no such op, or has no like on single tensors."""
     name = schema.name.removeprefix(_PREFIX)
     single = getattr(torch.ops.aten, name, None)
     if not schema.name.startswith(_PREFIX) or name in _OTHERWISE or single is None:

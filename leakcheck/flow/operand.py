@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from leakcheck.flow.absent import is_absent, stand_in
 from leakcheck.flow.labels import KNOWN, Labels
 from leakcheck.flow.storage import Mirror, by_value
 
@@ -11,14 +13,17 @@ from leakcheck.flow.storage import Mirror, by_value
 class Operand:
     """One tensor argument. A rule may look at `value` only where the labels say KNOWN, or to report, never to decide.
 
+    `value` is the `tensor`, as it was before the op, or a stand-in for one without values (`absent.py`).
+
     `labels` have no owners unless the rule is `rowwise`, and no soft labels unless it is `soft`. `structure` are the
     same labels with the zeros and the blocking constants of known values made visible.
     """
 
-    __slots__ = ("_mirror", "_record", "_rowwise", "_soft", "_structure", "labels", "value")
+    __slots__ = ("_mirror", "_record", "_rowwise", "_soft", "_structure", "_value", "labels", "tensor")
 
     def __init__(self, value: Tensor, mirror: Mirror, *, rowwise: bool, soft: bool):
-        self.value = value
+        self.tensor = value
+        self._value: Tensor | None = None
         self._record = mirror.record(value)
         self._mirror, self._rowwise, self._soft = mirror, rowwise, soft
         self.labels = self._prepared(mirror.labels(self._record, value))
@@ -32,10 +37,30 @@ class Operand:
         return labels
 
     @property
+    def absent(self) -> bool:
+        """Whether the tensor has no values."""
+        return is_absent(self.tensor)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it would choose elements, as an index."""
+        return self.tensor.dtype in (torch.bool, torch.uint8)
+
+    @property
+    def value(self) -> Tensor:
+        if self._value is None:
+            self._value = stand_in(self.tensor, self.labels) if self.absent else self.tensor
+        return self._value
+
+    @value.setter
+    def value(self, value: Tensor) -> None:
+        self._value = value
+
+    @property
     def structure(self) -> Labels:
         if self._structure is None:
             known = self.labels.uniform == KNOWN
-            self._structure = self._mirror.structure(self.value) if known else self.labels
+            self._structure = self._mirror.structure(self.tensor) if known else self.labels
         return self._structure
 
     def freeze(self) -> None:
@@ -46,20 +71,20 @@ class Operand:
     @property
     def facts(self) -> dict[str, Any]:
         """What routing rules know of the values, if this operand shows all of its storage."""
-        whole = self.value.numel() * self.value.element_size() == self.value.untyped_storage().nbytes()
+        whole = self.tensor.numel() * self.tensor.element_size() == self.tensor.untyped_storage().nbytes()
         return self._record.facts if whole else {}
 
     @property
     def shape(self) -> Any:
-        return self.value.shape
+        return self.tensor.shape
 
     def dim(self) -> int:
-        return self.value.dim()
+        return self.tensor.dim()
 
     @property
     def known(self) -> bool:
         """Whether the values depend on nothing."""
-        return self.labels.uniform is not None and self.labels.uniform < -1
+        return self.labels.uniform is not None and self.labels.uniform < -1 and not self.absent
 
     @property
     def size(self) -> int:
@@ -68,5 +93,5 @@ class Operand:
 
     def state(self, **facts: Any) -> None:
         """Add to what is known of the values as a whole."""
-        if self.value.numel() * self.value.element_size() == self.value.untyped_storage().nbytes():
+        if self.tensor.numel() * self.tensor.element_size() == self.tensor.untyped_storage().nbytes():
             self._record.facts.update(facts)

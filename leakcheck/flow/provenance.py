@@ -41,7 +41,7 @@ class Taken:
         labels = operand.labels
         self.operand, self.layout = operand, layout
         self._kept = operand.value.clone() if labels.uniform == KNOWN else None
-        self._version = operand.value._version
+        self._version = operand.tensor._version
         self.structure = operand.structure if labels.uniform == KNOWN else None
         self._labels = labels
 
@@ -54,7 +54,7 @@ class Taken:
 
     def give(self, labels: Labels | None = None) -> None:
         """Put the operand back as it was, with other labels if given."""
-        if self._kept is not None and self.operand.value._version != self._version:
+        if self._kept is not None and self.operand.tensor._version != self._version:
             self.operand.value = self._kept
         structure = self.structure if labels is None else None
         self.operand.labels = self.labels if labels is None else labels
@@ -284,7 +284,7 @@ class _Recorder:
             number=len(self.recording.steps),
             name=name,
             apply=apply,
-            operands=tuple(Taken(x, self.layout(x.value)) for x in operands),
+            operands=tuple(Taken(x, self.layout(x.tensor)) for x in operands),
             outputs=tuple(self.layout(x) for x in outputs),
             frames=frames,
             module=module,

@@ -55,7 +55,7 @@ class SoftMask:
     """A finite mask value that blocks only while scores stay above it.
 
     `value` is the mask value, `margin` by how much the highest blocked score lies below the lowest row maximum (the
-    weight that it lets through is at most exp(-margin)).
+    weight that it lets through is at most exp(-margin)). They are NaN where the scores have no values.
     """
 
     value: float

@@ -20,7 +20,7 @@ from leakcheck.flow.labels import KNOWN, Labels
 from leakcheck.flow.operand import Operand
 from leakcheck.flow.storage import Mirror
 
-_BY_MASK = frozenset({"aten::index", "aten::masked_select"})  # only a boolean operand decides the size
+BY_MASK = frozenset({"aten::index", "aten::masked_select"})  # only a boolean operand decides the size
 _SIZED_AS_FIRST = frozenset(
     f"aten::{name}"
     for name in (
@@ -34,11 +34,11 @@ class Sizes:
     """What the operands of one op say of the size of its outputs."""
 
     def __init__(self, mirror: Mirror, name: str, operands: Sequence[Operand], outputs: Sequence[Tensor]):
-        sizes = [mirror.record(x.value).size for x in operands]
+        sizes = [mirror.record(x.tensor).size for x in operands]
         self._mirror, self._outputs = mirror, outputs
         self._as_first = name.removesuffix("_") in _SIZED_AS_FIRST
         if self._as_first:
-            empty = [size for x, size in zip(operands[1:], sizes[1:], strict=True) if not x.value.numel()]
+            empty = [size for x, size in zip(operands[1:], sizes[1:], strict=True) if not x.tensor.numel()]
             self.label, self.joined = sizes[0], max(sizes[0], *empty, KNOWN)
         else:
             self.label = self.joined = max(sizes, default=KNOWN)
@@ -46,8 +46,8 @@ class Sizes:
 
     def decided(self, name: str) -> None:
         """The op looks at values to decide how large its outputs are."""
-        operands = [x for x in self._operands[1:] if x.value.dtype in (torch.bool, torch.uint8)]
-        for x in operands if name in _BY_MASK else self._operands:
+        operands = [x for x in self._operands[1:] if x.is_mask]
+        for x in operands if name in BY_MASK else self._operands:
             self.label = max(self.label, x.labels.settled().highest)
         self.joined = max(self.joined, self.label)
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakcheck.flow.labels import BLOCKED, DTYPE, HARD_MASK, KNOWN, ZERO, Labels, collapsed
+from leakcheck.flow.absent import is_absent
+from leakcheck.flow.labels import BLOCKED, DTYPE, GENERIC, HARD_MASK, KNOWN, ZERO, Labels, collapsed
 from leakcheck.flow.selection import Owners
 
 _ATTRIBUTE = "_leakcheck_record"
@@ -54,16 +55,16 @@ class Mirror:
         self._kept: list[Any] = []  # storages that outlive the trace, to be cleaned
 
     def record(self, tensor: Tensor) -> Record:
-        """The record of a tensor's storage; a storage never seen holds known values."""
+        """The record of a tensor's storage; a storage never seen holds known values, if it has any."""
         storage = tensor.untyped_storage()
         found = getattr(storage, _ATTRIBUTE, None)
         if found is not None and found.mirror is self:
             return found
-        return self._new(storage, tensor, KNOWN)
+        return self._new(storage, tensor)
 
-    def _new(self, storage: Any, tensor: Tensor, uniform: int) -> Record:
+    def _new(self, storage: Any, tensor: Tensor) -> Record:
         self._count += 1
-        made = Record(self, self._count, uniform, max(tensor.element_size(), 1))
+        made = Record(self, self._count, GENERIC if is_absent(tensor) else KNOWN, max(tensor.element_size(), 1))
         setattr(storage, _ATTRIBUTE, made)
         return made
 
@@ -153,7 +154,7 @@ class Mirror:
         size = tensor.element_size()
         count = tensor.untyped_storage().nbytes() // size
         assert record.uniform is not None
-        if record.uniform == KNOWN and tensor.device.type != "meta":
+        if record.uniform == KNOWN and not is_absent(tensor):
             whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage(), 0, (count,), (1,))
             record.plane = by_value(whole).plane.contiguous()
         else:
@@ -188,8 +189,6 @@ class Mirror:
 
 def by_value(tensor: Tensor) -> Labels:
     """The labels of known values: ZERO, BLOCKED or KNOWN."""
-    if tensor.device.type == "meta":
-        return Labels.full(tensor.shape, KNOWN)
     if tensor.numel() == 1:
         value = tensor.item()
         blocks = tensor.is_floating_point() and value <= blocking(tensor.dtype)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from leakcheck.errors import UsageError
+from leakcheck.flow.absent import is_absent
 from leakcheck.flow.compiled import uncompiled
 from leakcheck.flow.engine import Flow
 from leakcheck.flow.escapes import Escapes
@@ -124,9 +125,16 @@ class Tracer:
         self.source, self.labels = source, labels
         self.reports = Reports()
         self.mirror = Mirror()
-        self.flow = Flow(self.mirror, self.reports)
         self.model = model
+        self.flow = Flow(self.mirror, self.reports, weightless=self.weightless)
         self._entered: list[Any] = []
+
+    @property
+    def weightless(self) -> bool:
+        """Whether the model has tensors without values, on the meta device."""
+        if not isinstance(self.model, nn.Module):
+            return False
+        return any(map(is_absent, (*self.model.parameters(), *self.model.buffers())))
 
     def __enter__(self) -> "Tracer":
         if isinstance(self.model, nn.Module):

@@ -37,10 +37,10 @@ _DOTTED = re.compile(r"\w+(\.\w+)*")
 def load(spec: str, *, seq_len: int | None = None, inputs: Inputs | None = None) -> Subject:
     """The subject that a SPEC names: in float32, in eval mode, and the same at every call.
 
-    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, a `.gguf` or `.pt2` file, `file.py`,
-    `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random", "given" (by files of weights)
-    or "as built" (by a factory). `seq_len` replaces the length that is derived from the configuration, `inputs` what the
-    model or its factory says of what it reads.
+    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, a `.gguf` or `.pt2` file,
+    `file.py`, `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random", "given" (by files
+    of weights) or "as built" (by a factory). `seq_len` replaces the length that is derived from the configuration,
+    `inputs` what the model or its factory says of what it reads.
 
     Raises:
         UsageError: the SPEC names nothing that can be loaded, or `seq_len` or `inputs` do not fit the model.

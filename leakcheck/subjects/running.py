@@ -73,12 +73,13 @@ class _NotReentrant:
 
 @contextmanager
 def _not_reentrant() -> Iterator[None]:
-    reentrant = checkpoint.CheckpointFunction
-    checkpoint.CheckpointFunction = _NotReentrant
+    module: Any = checkpoint  # a class is no variable for type checkers
+    reentrant = module.CheckpointFunction
+    module.CheckpointFunction = _NotReentrant
     try:
         yield
     finally:
-        checkpoint.CheckpointFunction = reentrant
+        module.CheckpointFunction = reentrant
 
 
 def valid_positions(configuration: Configuration, seq: int) -> torch.Tensor:

@@ -138,6 +138,7 @@ def _visible(
     if bool(soft.any()):
         groups = query.shape[-3] // key.shape[-3]
         keys = key.value.repeat_interleave(groups, -3) if groups > 1 else key.value
+        absent = query.absent or key.absent
         scores = query.value @ keys.mT * (scale or 1 / math.sqrt(max(1, query.shape[-1]))) + mask.value
-        report_margin(scores, soft.expand(scores.shape), low.expand(scores.shape), -1, context.reports)
+        report_margin(scores, soft.expand(scores.shape), low.expand(scores.shape), -1, context.reports, absent=absent)
     return ~low, extra

@@ -175,7 +175,7 @@ def scatter(x: Operand, dim: int, index: Operand, source: Any, *_: Any, context:
     inside = tuple(slice(0, n) if d != dim % x.dim() else slice(None) for d, n in enumerate(index.shape))
     plane = L.floor(base.settled()).plane.clone()
     plane[inside] = torch.maximum(plane[inside], slices.plane)
-    reached = choices.places(x.value, dim, index.value)
+    reached = choices.places(x.tensor, dim, index.tensor)
     return Labels(plane if reached is None else torch.where(reached, plane, base.settled().plane))
 
 

@@ -62,7 +62,7 @@ def batch_norm(
     channel = _of_channel(x)
     for running in (mean, variance):
         if running is not None:
-            running._mirror.write(running.value, L.join(running.labels, channel))
+            running._mirror.write(running.tensor, L.join(running.labels, channel))
     result = _laid_out(channel, x)
     return _scaled(result, *(_per_channel(p, x) for p in (weight, bias))), channel, channel
 

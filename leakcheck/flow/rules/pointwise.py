@@ -4,6 +4,7 @@ Here are those that block (a known zero, a mask), and those whose zeros and bloc
 all operands are constant, the result itself says what it is.
 """
 
+import math
 from functools import reduce
 from typing import Any
 
@@ -32,7 +33,7 @@ def _blocks(x: Any) -> bool:
     return isinstance(x, float) and x <= L.HARD_MASK
 
 
-def constants(labels: Labels, result: Tensor, operands: Labels | None = None) -> Labels:
+def constants(labels: Labels, context: Context, operands: Labels | None = None) -> Labels:
     """ZERO, BLOCKED or KNOWN, as the result's values say, where all operands are constant; else `labels`.
 
     `operands` are the highest of the operands' labels, if `labels` are not. Values that sit in slots (with owners) are
@@ -40,12 +41,12 @@ def constants(labels: Labels, result: Tensor, operands: Labels | None = None) ->
     """
     if labels.uniform is not None and labels.uniform > KNOWN:
         return labels
-    if labels.owners is not None or result.device.type == "meta":
+    if labels.owners is not None:
         return L.floor(labels)
     operands = operands or labels
     if operands.least > KNOWN:
         return labels
-    return L.select(_constant(operands), by_value(result), labels)
+    return L.select(_constant(operands), by_value(context.values), labels)
 
 
 @rule(
@@ -57,7 +58,7 @@ def constants(labels: Labels, result: Tensor, operands: Labels | None = None) ->
 )  # fmt: skip
 def keeps_constants(x: Operand, *_: Any, context: Context, **__: Any) -> Labels:
     """f(constant) is constant: `out = x`, but for what the value says."""
-    return constants(x.labels, context.result)
+    return constants(x.labels, context)
 
 
 @rule("aten::mul", "aten::bitwise_and", "aten::logical_and", rowwise=True, soft=True)
@@ -69,7 +70,7 @@ def product(a: Any, b: Any, *, context: Context) -> Labels:
     left, right = structure(a), structure(b)
     highest = L.highest(left, right)
     zero = _or(_is_zero(left), _is_zero(right))
-    result = constants(highest if zero is None else L.zero_where(zero, highest), context.result, highest)
+    result = constants(highest if zero is None else L.zero_where(zero, highest), context, highest)
     return _scaled(result, left, b, context) if left.soft else _scaled(result, right, a, context)
 
 
@@ -79,7 +80,7 @@ def quotient(a: Any, b: Any, *, rounding_mode: str | None = None, context: Conte
     left, right = structure(a), structure(b)
     highest = L.highest(left, right)
     zero = _is_zero(left)
-    result = constants(highest if zero is None else L.zero_where(zero, highest), context.result, highest)
+    result = constants(highest if zero is None else L.zero_where(zero, highest), context, highest)
     return _scaled(result, left, b, context)
 
 
@@ -88,7 +89,7 @@ def _scaled(result: Labels, scores: Labels, factor: Any, context: Context) -> La
     value = factor.value if isinstance(factor, Operand) else torch.as_tensor(factor)
     if not scores.soft or (isinstance(factor, Operand) and factor.labels.uniform != KNOWN) or value.is_complex():
         return result
-    low = (value > 0) & (context.result <= L.SOFT_MASK)
+    low = (value > 0) & (context.values <= L.SOFT_MASK)
     return result.softened((scores.is_soft() & low).expand(result.shape))
 
 
@@ -100,14 +101,14 @@ def either(a: Any, b: Any, *, context: Context) -> Labels:
         true = _or(*(_is_true(x, context) for x in (a, b)))
         if true is not None:
             result = L.select(true, Labels.full((), KNOWN), result)
-    return constants(result, context.result)
+    return constants(result, context)
 
 
 def _is_true(x: Any, context: Context) -> Tensor | None:
     if not isinstance(x, Operand):
         return torch.ones((), dtype=torch.bool) if x else None
     known = known_at(x, context)
-    return None if known is None else known & (x.value != 0)
+    return None if known is None else known & (L.unexpanded(x.value) != 0)
 
 
 def known_at(x: Operand, context: Context) -> Tensor | None:
@@ -122,7 +123,7 @@ def known_at(x: Operand, context: Context) -> Tensor | None:
 
 def _overwritten(x: Operand, context: Context) -> bool:
     """Whether an in-place op wrote its result over the values."""
-    return x.value.untyped_storage()._cdata == context.result.untyped_storage()._cdata
+    return x.tensor.untyped_storage()._cdata == context.result.untyped_storage()._cdata
 
 
 @rule("aten::add", rowwise=True, soft=True)
@@ -151,7 +152,7 @@ def _sum(a: Any, b: Any, scale: Scalar, context: Context) -> Labels:
     labels = total(a, b, scale, context)
     if labels.least > KNOWN:
         return labels
-    return constants(labels, context.result, L.highest(structure(a), structure(b)))
+    return constants(labels, context, L.highest(structure(a), structure(b)))
 
 
 def total(a: Any, b: Any, scale: Scalar, context: Context) -> Labels:
@@ -174,9 +175,10 @@ def _masks(x: Any, labels: Labels, scale: Scalar, context: Context) -> tuple[Ten
     if isinstance(scale, complex) or scale == 0:
         return None, None
     already = labels.is_soft() if labels.soft and scale >= ABSORBED else None
-    known = known_at(x, context) if isinstance(x, Operand) and x.value.is_floating_point() else None
-    if known is not None and x.value.device.type != "meta":
-        value = x.value if scale == 1 else x.value * scale
+    known = known_at(x, context) if isinstance(x, Operand) and x.tensor.is_floating_point() else None
+    if known is not None:
+        value = L.unexpanded(x.value)
+        value = value if scale == 1 else value * scale
         low = known & (value <= L.SOFT_MASK)
         if not L.some(low):
             return None, already
@@ -199,7 +201,7 @@ def _lifts(x: Any, labels: Labels, scale: Scalar, context: Context) -> Tensor | 
     if not isinstance(x, Operand):
         return torch.ones((), dtype=torch.bool) if x * scale >= -L.SOFT_MASK else None
     known = known_at(x, context)
-    high = None if known is None or x.value.device.type == "meta" else known & (x.value * scale >= -L.SOFT_MASK)
+    high = None if known is None else known & (L.unexpanded(x.value) * scale >= -L.SOFT_MASK)
     return _or(high, _low(labels) if scale < 0 else None)
 
 
@@ -237,7 +239,7 @@ def masked_fill(x: Operand, mask: Operand, value: Any, *, context: Context) -> L
 def maximum(a: Any, b: Any, *, context: Context) -> Labels:
     """A blocking constant is below every score: it keeps low what is low, and else does nothing."""
     left, right = structure(a), structure(b)
-    result = constants(L.highest(left, right), context.result)
+    result = constants(L.highest(left, right), context)
     low = _and(_low(left), _low(right)) if left.soft or right.soft else None
     return result if low is None else result.softened(low.expand(result.shape))
 
@@ -250,14 +252,14 @@ def minimum(a: Any, b: Any, *, context: Context) -> Labels:
     either = _or(_is_blocked(left), _is_blocked(right))
     if either is not None:
         highest = L.select(either & ~_constant(highest), Labels.full((), BLOCKED), highest)
-    return constants(highest, context.result)
+    return constants(highest, context)
 
 
 @rule("aten::clamp", "aten::clamp_min", "aten::clamp_max", rowwise=True, soft=True)
 def clamp(x: Operand, *bounds: Any, context: Context, **named: Any) -> Labels:
     """By numbers: elementwise. By tensors: those count too. A soft score stays one above a blocking lower bound."""
     limits = [b for b in (*bounds, *named.values()) if isinstance(b, Operand)]
-    result = constants(L.highest(x.labels, *(b.labels for b in limits)), context.result)
+    result = constants(L.highest(x.labels, *(b.labels for b in limits)), context)
     lower = None if "clamp_max" in context.name else named.get("min", bounds[0] if bounds else None)
     if x.labels.soft and not limits and (lower is None or _blocks(lower)):
         return result.softened(x.labels.is_soft())
@@ -267,13 +269,13 @@ def clamp(x: Operand, *bounds: Any, context: Context, **named: Any) -> Labels:
 @rule("aten::exp", "aten::exp2", "aten::sigmoid", "aten::softplus", rowwise=True, soft=True)
 def vanishes_when_low(x: Operand, *_: Any, context: Context) -> Labels:
     """Of a blocked score they are zero, so is what they make of a soft one: that is reported."""
-    result = constants(L.highest(x.structure), context.result)
+    result = constants(L.highest(x.structure), context)
     if not x.labels.soft or _overwritten(x, context):
         return result
     soft = x.labels.is_soft()
     if not bool(soft.any()):  # what is soft of the storage is elsewhere
         return result
-    highest = x.value[soft].max().item()
+    highest = math.nan if x.absent else x.value[soft].max().item()
     context.reports.soft_mask(highest, -highest)
     return L.zero_where(soft, result)
 

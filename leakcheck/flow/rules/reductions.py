@@ -48,7 +48,7 @@ def norms(x: Operand, order: float | None = 2, dim: Dims = None, keepdim: bool =
 def products(x: Operand, dim: Dims = None, keepdim: bool = False) -> Labels:
     """`out = ZERO if one is ZERO else max over dim`."""
     result = folds(x, dim, keepdim)
-    if x.labels.uniform is not None or x.labels.owners is not None or not result.shape.numel() or not x.value.numel():
+    if x.labels.uniform is not None or x.labels.owners is not None or not result.shape.numel() or not x.tensor.numel():
         return result
     return L.zero_where(_any(x.labels.plane == ZERO, dim, keepdim), result)
 

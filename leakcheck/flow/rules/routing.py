@@ -44,8 +44,8 @@ def new_bag() -> int:
 def bag_of(x: Operand) -> int | None:
     """The bag of whole numbers from 0 on, whatever the tokens are; `None` for values that could be others."""
     found = x.facts.get("bag")
-    if found is None and (table := choices.of(x.value)) is not None:
-        if x.value.is_floating_point() or int(table[1].min()) < 0:
+    if found is None and (table := choices.of(x.tensor)) is not None:
+        if x.tensor.is_floating_point() or int(table[1].min()) < 0:
             return None
         x.state(bag=new_bag())
     return x.facts.get("bag")

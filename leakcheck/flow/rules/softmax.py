@@ -6,6 +6,7 @@ A row without a live score is uniform, and lets everything through. Blocked mean
 blocks, or a soft label; the last two are reported with value and margin if the value is finite.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -73,20 +74,28 @@ def blocked_scores(x: Operand, dim: Dims, reports: Reports | None) -> Tensor | N
     if structure.soft:
         soft = L.unexpanded(structure.is_soft())
     known = structure.core == KNOWN
-    if x.value.device.type != "meta" and L.some(known):
-        soft = soft | known & (x.value <= L.SOFT_MASK)
+    if L.some(known):
+        soft = soft | known & (L.unexpanded(x.value) <= L.SOFT_MASK)
     blocked = blocked | soft
     if not L.some(blocked):
         return None
     live = ~blocked.all(dim, keepdim=True)
     blocked = blocked & live
-    if reports is not None and L.some(soft) and x.value.device.type != "meta":
-        report_margin(x.value, blocked & soft, blocked, dim, reports)
+    if reports is not None and L.some(soft):
+        report_margin(x.value, blocked & soft, blocked, dim, reports, absent=x.absent)
     return blocked.expand(x.shape) if L.some(blocked) else None
 
 
-def report_margin(scores: Tensor, soft: Tensor, blocked: Tensor, dim: Dims, reports: Reports) -> None:
-    """The value of a finite mask, and by how far its highest score lies below the lowest row maximum."""
+def report_margin(
+    scores: Tensor, soft: Tensor, blocked: Tensor, dim: Dims, reports: Reports, *, absent: bool = False
+) -> None:
+    """The value of a finite mask, and by how far its highest score lies below the lowest row maximum.
+
+    Neither is known of scores that are `absent`.
+    """
+    if absent:
+        reports.soft_mask(math.nan, math.nan)
+        return
     finite = soft & (scores > blocking(scores.dtype))
     if not bool(finite.any()):
         return

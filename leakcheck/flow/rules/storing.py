@@ -22,8 +22,8 @@ from leakcheck.flow.selection import Owners
 def same(x: Operand, *_: Any, context: Context, **__: Any) -> Labels:
     """The same values in a new place: `out = x`. Facts about the values as a whole move along."""
     labels = x.labels if context.result.is_floating_point() else L.highest(x.labels)
-    if not context.result.is_floating_point() and x.value.is_floating_point():
-        labels = constants(labels, context.result)
+    if not context.result.is_floating_point() and x.tensor.is_floating_point():
+        labels = constants(labels, context)
     return labels.stating(**x.facts) if x.facts else labels
 
 

@@ -1,0 +1,161 @@
+"""Tensors without values: parameters on the meta device, and what is computed from them.
+
+Labels need no weights. An op that reads a tensor without values runs on the meta device, for the shapes alone; one that
+reads only tensors with values, such as a mask, is computed, whatever device the program asked for.
+
+Where a rule may look at values, at ZEROs and at BLOCKED scores, a *stand-in* has them; elsewhere it has any. An op that
+cannot go without values (it makes integers, decides a size, or writes into a tensor that has values) runs on stand-ins:
+what labels claim holds for all values of what they do not know, and so for these.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakcheck.flow.labels import BLOCKED, GENERIC, KNOWN, ZERO, Labels
+
+_CPU, _META = torch.device("cpu"), torch.device("meta")
+_BLOCKING = -1e33  # of a BLOCKED score; above the lowest number by as much as a blocking constant may shrink
+_LARGEST = 1 << 22  # elements of a stand-in that differ from each other
+_INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
+
+# They take nothing from a tensor but its shape.
+SHAPED_LIKE = frozenset(
+    f"aten::{name}"
+    for name in (
+        "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
+        "new_full",
+    )
+)  # fmt: skip
+
+
+def is_absent(tensor: Tensor) -> bool:
+    return tensor.device.type == "meta"
+
+
+def stand_in(tensor: Tensor, labels: Labels, drawn: torch.Generator | None = None) -> Tensor:
+    """Values for a tensor of these labels: right where they are ZERO or BLOCKED, elsewhere one, or `drawn`.
+
+    It is expanded along the dimensions along which the labels are constant, unless values are drawn.
+    """
+    core = labels.hardened().core
+    if drawn is not None and tensor.numel() <= _LARGEST:
+        core = core.expand(tensor.shape)
+        if tensor.dtype == torch.bool:
+            values = torch.rand(tensor.shape, generator=drawn) < 0.5
+        else:
+            values = (0.5 + torch.rand(tensor.shape, generator=drawn)).to(tensor.dtype)  # of integers: 0 or 1
+    else:
+        values = torch.full((), 0 if tensor.dtype in _INTEGERS else 1, dtype=tensor.dtype)
+    values = torch.where(core == ZERO, torch.zeros((), dtype=tensor.dtype), values)
+    if tensor.is_floating_point():
+        values = values.masked_fill_(core == BLOCKED, max(_BLOCKING, torch.finfo(tensor.dtype).min))
+    return values.expand(tensor.shape)
+
+
+def unassumed(labels: Labels) -> Labels:
+    """Labels for a tensor without values: what is known to be constant has no value to look at."""
+    if labels.least > KNOWN or (labels.uniform is not None and labels.uniform != KNOWN):
+        return labels
+    if labels.uniform is not None:
+        return Labels.full(labels.shape, GENERIC)
+    core = torch.where(labels.core == KNOWN, GENERIC, labels.core)
+    return Labels.spread(core, labels.shape, labels.owners, labels.soft)
+
+
+def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """An argument with `function` of each tensor in its place."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return [mapped(item, function) for item in value]
+    if isinstance(value, dict):
+        return {name: mapped(item, function) for name, item in value.items()}
+    return value
+
+
+class Runner:
+    """Runs ops with tensors that may have no values, or are asked for on the meta device.
+
+    `invented` tells whether values from stand-ins have come into a tensor that has values.
+    """
+
+    def __init__(self) -> None:
+        self.invented = False
+        self._generator = torch.Generator().manual_seed(0)
+
+    def run(
+        self, func: Any, args: tuple, kwargs: dict, labels: Callable[[Tensor], Labels], written: Sequence[Tensor], *,
+        shaped_like: bool, needs_values: bool,
+    ) -> Any:  # fmt: skip
+        """What the op returns. `labels` are those of its operands, `written` the tensors that it writes to."""
+        lacking: list[Tensor] = []
+        mapped((args, kwargs), lambda t: _noted(t, lacking))
+        if not lacking or shaped_like:
+            if shaped_like or _is_meta(kwargs.get("device")):
+                kwargs = {**kwargs, "device": _CPU}
+            return _computed(func, args, kwargs)
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": _META}
+        if not needs_values and all(is_absent(t) for t in written):
+            try:
+                on_meta = _SHAPES.get(func, func)
+                result = on_meta(*mapped(args, _moved), **mapped(kwargs, _moved))
+            except NotImplementedError:  # no kernel that tells the shapes
+                pass
+            else:
+                if not _has_integers(result) or all(labels(t).is_constant for t in lacking):
+                    return result
+
+        def valued(tensor: Tensor) -> Tensor:
+            return stand_in(tensor, labels(tensor), self._generator) if is_absent(tensor) else tensor
+
+        self.invented = True
+        return _computed(func, mapped(args, valued), mapped({**kwargs, **_on_cpu(kwargs)}, valued))
+
+
+def _grouped_mm(x: Tensor, weight: Tensor, offs: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """`[rows, k]` or `[groups, rows, k]` times `[k, n]` or `[groups, k, n]`. The kernel takes bfloat16 alone."""
+    groups = x.shape[:-2] if weight.dim() == 3 else () if x.dim() == 3 or offs is None else offs.shape
+    return x.new_empty(*groups, x.shape[-2], weight.shape[-1])
+
+
+_SHAPES: dict[Any, Callable[..., Tensor]] = {torch.ops.aten._grouped_mm.default: _grouped_mm}
+
+
+def _computed(func: Any, args: tuple, kwargs: dict) -> Any:
+    """The program may have chosen integers for a kernel that the CPU has for floating point alone (`histc`)."""
+    try:
+        return func(*args, **kwargs)
+    except NotImplementedError:
+        return func(*mapped(args, _float), **mapped(kwargs, _float))
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.dtype in _INTEGERS else tensor
+
+
+def _noted(tensor: Tensor, lacking: list[Tensor]) -> Tensor:
+    if is_absent(tensor):
+        lacking.append(tensor)
+    return tensor
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    return tensor if is_absent(tensor) else tensor.to(_META)
+
+
+def _is_meta(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "meta"
+
+
+def _on_cpu(kwargs: dict) -> dict:
+    return {"device": _CPU} if kwargs.get("device") is not None else {}
+
+
+def _has_integers(result: Any) -> bool:
+    if isinstance(result, (list, tuple)):
+        return any(_has_integers(item) for item in result)
+    return isinstance(result, Tensor) and result.dtype in _INTEGERS
