@@ -98,3 +98,12 @@ class Settings:
     accept_batch: tuple[str, ...] = ()  # names or classes of modules, see `Configuration.accepted`
     inputs: tuple[str, ...] = ()  # NAME=DESCRIPTION, see `subjects.inputs`
     outputs: tuple[str, ...] = ()
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may take. `None` means: as much as there is."""
+
+    timeout: float | None = None  # seconds
+    memory: int | None = None  # bytes

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from leakcheck.cli.progress import Bar
-from leakcheck.config import Settings
+from leakcheck.config import Limits, Settings
 from leakcheck.errors import ExitCode
 from leakcheck.findings import AuditResult, Verdict
 
@@ -28,9 +28,16 @@ def run(
     report: Annotated[
         list[Path] | None, typer.Option(help="Also write the audit here (.json or .md); may be repeated.")
     ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds after which the audit is stopped; exit 3.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="<size>", help="Memory, as 8GiB, above which the audit is stopped; exit 3.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 unless the verdict is PROVEN.")] = False,
 ) -> None:
     """Audit a model; exit 0 when the gate holds, 1 on a leak."""
+    from leakcheck import isolation
     from leakcheck.report import check_writable, print_audit, write
 
     reports = report or []
@@ -38,10 +45,9 @@ def run(
         check_writable(path)
 
     settings = Settings(attention=tuple(attn) if attn else None, seq_len=seq_len, seed=seed)
+    limits = Limits(timeout, isolation.parse_size(memory_limit) if memory_limit else None)
     with Bar() as bar:
-        from leakcheck.auditing import audit
-
-        result = audit(model, settings, progress=bar.step)
+        result = isolation.audit(model, settings, limits, progress=bar.step)
     print_audit(result, Console())
     for path in reports:
         write(result, path)
