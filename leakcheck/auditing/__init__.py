@@ -36,7 +36,7 @@ def audit(subject: str | Subject, settings: Settings | None = None, *, progress:
     settings = settings or Settings()
     if isinstance(subject, str):
         with state.process():  # nobody else has the model
-            loaded = load(subject, seq_len=settings.seq_len)
+            loaded = load(subject, seq_len=settings.seq_len, trust_remote_code=settings.trust_remote_code)
             return _audit(loaded, settings, progress)
     with state.preserved(subject.model):
         return _audit(subject, settings, progress)

@@ -16,8 +16,8 @@ def run(
     model: Annotated[
         str,
         typer.Option(
-            help="A built-in name, a folder from save_pretrained, a config.json, file.py, file.py:factory or "
-            "package.module:factory."
+            help="A built-in name, a folder from save_pretrained, hf:ORG/NAME, a config.json, file.py, "
+            "file.py:factory or package.module:factory."
         ),
     ],
     attn: Annotated[list[str] | None, typer.Option(help="Audit only this attention backend; may be repeated.")] = None,
@@ -28,6 +28,10 @@ def run(
     report: Annotated[
         list[Path] | None, typer.Option(help="Also write the audit here (.json or .md); may be repeated.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run the code that a folder or hf: model brings along (auto_map)."),
+    ] = False,
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds after which the audit is stopped; exit 3.")
     ] = None,
@@ -44,7 +48,9 @@ def run(
     for path in reports:
         check_writable(path)
 
-    settings = Settings(attention=tuple(attn) if attn else None, seq_len=seq_len, seed=seed)
+    settings = Settings(
+        attention=tuple(attn) if attn else None, seq_len=seq_len, seed=seed, trust_remote_code=trust_remote_code
+    )
     limits = Limits(timeout, isolation.parse_size(memory_limit) if memory_limit else None)
     with Bar() as bar:
         result = isolation.audit(model, settings, limits, progress=bar.step)

@@ -20,6 +20,7 @@ from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.builtin import build_builtin
 from leakcheck.subjects.exported import load_program
 from leakcheck.subjects.gguf import load_gguf
+from leakcheck.subjects.hub import PREFIX, snapshot
 from leakcheck.subjects.inferring import readable, running_length
 from leakcheck.subjects.inputs import Inputs
 from leakcheck.subjects.lengths import derive_seq_len, validate_seq_len
@@ -34,20 +35,23 @@ SEED = 0
 _DOTTED = re.compile(r"\w+(\.\w+)*")
 
 
-def load(spec: str, *, seq_len: int | None = None, inputs: Inputs | None = None) -> Subject:
+def load(
+    spec: str, *, seq_len: int | None = None, inputs: Inputs | None = None, trust_remote_code: bool = False
+) -> Subject:
     """The subject that a SPEC names: in float32, in eval mode, and the same at every call.
 
-    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, a `.gguf` or `.pt2` file,
-    `file.py`, `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random", "given" (by files
-    of weights) or "as built" (by a factory). `seq_len` replaces the length that is derived from the configuration,
-    `inputs` what the model or its factory says of what it reads.
+    A SPEC is a built-in name, a folder that `save_pretrained` wrote, `hf:ORG/NAME`, a `config.json`, a `.gguf` or
+    `.pt2` file, `file.py`, `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random",
+    "given" (by files of weights) or "as built" (by a factory). `seq_len` replaces the length that is derived from the
+    configuration, `inputs` what the model or its factory says of what it reads. Code that a folder brings along runs
+    only with `trust_remote_code`.
 
     Raises:
         UsageError: the SPEC names nothing that can be loaded, or `seq_len` or `inputs` do not fit the model.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model, weights, described = _model(spec)
+        model, weights, described = _model(spec, trusted=trust_remote_code)
         return prepared(spec, model, weights, seq_len=seq_len, inputs=inputs or described)
 
 
@@ -93,17 +97,15 @@ def prepared(
     return replace(subject, seq_len=length)
 
 
-def _model(spec: str) -> tuple[Callable[..., Any], str, Inputs | None]:
+def _model(spec: str, *, trusted: bool) -> tuple[Callable[..., Any], str, Inputs | None]:
     """The model, where its weights come from, and what it reads where that is said."""
     if spec in BUILTIN:
         return build_builtin(spec), "random", None
-    if spec.startswith("hf:"):
-        raise UsageError(f"{spec}: this version does not load hf: yet; give a folder, a config.json or file.py")
-    path = Path(spec)
+    path = snapshot(spec) if spec.startswith(PREFIX) else Path(spec)
     if path.is_dir():
-        return *load_folder(path), None
+        return *load_folder(path, trusted=trusted), None
     if path.suffix == ".json" and path.is_file():
-        return *build_config(path), None
+        return *build_config(path, trusted=trusted), None
     if path.suffix == ".pt2" and path.is_file():
         return load_program(path)
     if path.suffix.lower() == ".gguf" and path.is_file():
