@@ -192,6 +192,14 @@ def test_the_result_is_that_of_the_audit_itself(audited) -> None:
         assert getattr(isolated, field) == getattr(here, field), field
 
 
+def test_a_name_that_is_not_utf8(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "AT_IMPORT", "pass")
+    name = os.fsdecode(b"subject\xff.py")
+    os.rename("subject.py", name)
+    assert isolation.audit(name).subject.spec == name
+
+
 def test_steps_are_told(audited, tmp_path) -> None:
     steps: list = []
     written(tmp_path, "AT_IMPORT", "pass")
