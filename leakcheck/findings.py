@@ -226,6 +226,8 @@ class SubjectInfo:
     seq_len: int = 0
     weights: str = ""
     plan: str = ""
+    inputs: str = ""  # what the forward reads
+    contract: str = "causal"
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ class Examiner:
         probed = self.prober.probe(configuration)
         tokens = self.prober.batches(configuration)[0].tokens
         proof = self.prover.prove(configuration)
+        contract = configuration.contract
+        if contract.bidirectional:  # to see what is later is no violation of it
+            proof = replace(proof, violations=(), horizon=None)
         note, story = "", None
         if proof.violations:
             story = self.prover.blame(configuration, proof.widest)
@@ -66,8 +69,10 @@ class Examiner:
             note = self._elsewhere(configuration) if found is None else ""
             probed = found or probed
         lineage = trace(self.model, self.plan, configuration, tokens)
-        verdict = configuration_verdict(probed, proof)
+        verdict = configuration_verdict(probed, proof, contract)
         checkpoints = _checkpoints(configuration, probed, proof, lineage, leaks=verdict is Verdict.LEAK)
+        if contract.bidirectional:  # a stage may see what it likes
+            checkpoints = tuple(replace(c, verdict=Verdict.NOT_APPLICABLE) for c in checkpoints)
         result = ConfigurationResult(
             id=configuration.id,
             attention=configuration.attention,
@@ -75,7 +80,7 @@ class Examiner:
             mode=configuration.mode,
             cache=configuration.cache,
             verdict=verdict,
-            policies={"causal": verdict},
+            policies={str(contract): verdict},
             paths={
                 path: worst(c.verdict for c in checkpoints if c.path == path) if probed.independent else verdict
                 for path in self.plan.paths

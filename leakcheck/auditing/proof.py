@@ -43,6 +43,7 @@ class Proof:
     holes: tuple[Hole, ...] = ()
     soft_masks: tuple[SoftMask, ...] = ()
     controls: tuple[Control, ...] = ()
+    traced: bool = False  # whether the forward ran with labels to its end
 
     @property
     def widest(self) -> Violation:
@@ -103,6 +104,7 @@ class Prover:
             holes=trace.holes,
             soft_masks=trace.soft_masks,
             controls=controls,
+            traced=True,
         )
 
     def _back(self, configuration: Configuration, tokens: Tensor) -> "_Back | None":
@@ -190,14 +192,19 @@ class Prover:
         finally:
             handle.remove()
         before = {(v.batch, v.position) for v in clean.violations}
+        labels, limit = sight.labels[0], sight.limit
+        inheriting = ((limit >= labels[at]) & (limit < labels[source])).nonzero()[:, 0].tolist()  # may see who leaks
         leak = {(row, at) for row in range(len(tokens))}
+        passed_on = {(row, position) for row in range(len(tokens)) for position in inheriting}
         far = abs(source - at)
         after, before_it = ("its successor", "its predecessor") if far == 1 else (f"{far} ahead", f"{far} back")
         if sight.mirrored:
             after, before_it = before_it, after
         return (
             Control(f"flow: one position reads {after}'s embedding", "violation", leak <= violating),
-            Control(f"flow: one position reads {before_it}'s embedding", "no violation", violating <= before | leak),
+            Control(
+                f"flow: one position reads {before_it}'s embedding", "no violation", violating <= before | passed_on
+            ),
         )
 
 

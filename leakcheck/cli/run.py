@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from leakcheck.cli.progress import Bar
-from leakcheck.config import Settings
+from leakcheck.config import Settings, parse_contract
 from leakcheck.errors import ExitCode
 from leakcheck.findings import AuditResult, Verdict
 
@@ -28,6 +28,25 @@ def run(
     report: Annotated[
         list[Path] | None, typer.Option(help="Also write the audit here (.json or .md); may be repeated.")
     ] = None,
+    contract: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a position may see: lookahead:N, prefix:N, window:N or bidirectional. Default: causal. May be "
+            "repeated."
+        ),
+    ] = None,
+    accept_batch: Annotated[
+        list[str] | None,
+        typer.Option(help="Accept that this module, or class of modules, couples the batch; may be repeated."),
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(help="What an argument of the forward is: 'NAME=float[batch, time, 80]'; may be repeated."),
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="An output to audit: '0=[batch, time/2, 40]'. Default: all over time. May be repeated."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 unless the verdict is PROVEN.")] = False,
 ) -> None:
     """Audit a model; exit 0 when the gate holds, 1 on a leak."""
@@ -37,7 +56,15 @@ def run(
     for path in reports:
         check_writable(path)
 
-    settings = Settings(attention=tuple(attn) if attn else None, seq_len=seq_len, seed=seed)
+    settings = Settings(
+        attention=tuple(attn) if attn else None,
+        seq_len=seq_len,
+        seed=seed,
+        contract=parse_contract(tuple(contract or ())),
+        accept_batch=tuple(accept_batch or ()),
+        inputs=tuple(input or ()),
+        outputs=tuple(output or ()),
+    )
     with Bar() as bar:
         from leakcheck.auditing import audit
 

@@ -34,13 +34,13 @@ SEED = 0
 _DOTTED = re.compile(r"\w+(\.\w+)*")
 
 
-def load(spec: str, *, seq_len: int | None = None, inputs: Inputs | None = None) -> Subject:
+def load(spec: str, *, seq_len: int | None = None, at_least: int = 2, inputs: Inputs | None = None) -> Subject:
     """The subject that a SPEC names: in float32, in eval mode, and the same at every call.
 
     A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, a `.gguf` or `.pt2` file,
     `file.py`, `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random", "given" (by files
     of weights) or "as built" (by a factory). `seq_len` replaces the length that is derived from the configuration,
-    `inputs` what the model or its factory says of what it reads.
+    which is `at_least` so many; `inputs` what the model or its factory says of what it reads.
 
     Raises:
         UsageError: the SPEC names nothing that can be loaded, or `seq_len` or `inputs` do not fit the model.
@@ -48,7 +48,7 @@ def load(spec: str, *, seq_len: int | None = None, inputs: Inputs | None = None)
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model, weights, described = _model(spec)
-        return prepared(spec, model, weights, seq_len=seq_len, inputs=inputs or described)
+        return prepared(spec, model, weights, seq_len=seq_len, at_least=at_least, inputs=inputs or described)
 
 
 def prepared(
@@ -57,6 +57,7 @@ def prepared(
     weights: str,
     *,
     seq_len: int | None = None,
+    at_least: int = 2,
     inputs: Inputs | None = None,
     examples: Mapping[str, torch.Tensor] | None = None,
 ) -> Subject:
@@ -81,7 +82,7 @@ def prepared(
         spec=spec,
         model=model,
         vocab_size=model.vocabulary if isinstance(model, Adapter) else _vocab_size(spec, model),
-        seq_len=seq_len or derive_seq_len(config, model),
+        seq_len=seq_len or derive_seq_len(config, model, at_least),
         weights=weights,
         rebuild=_rebuild_of(model, random=weights.startswith("random")),
     )

@@ -31,6 +31,7 @@ class Subject:
     seq_len: int
     weights: str
     rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
+    live: bool = False  # handed over in Python: no command line names it
 
     @property
     def inputs(self) -> str:
