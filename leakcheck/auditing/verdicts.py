@@ -36,7 +36,7 @@ def unseeing(probed: Probed) -> set[int]:
 def _bidirectional(probed: Probed, proof: Proof) -> Verdict:
     """Every position must see a later one: to have moved with one shows it, and that none can be seen refutes it."""
     missing = unseeing(probed)
-    if missing - proof.seeing and proof.traced:
+    if missing - proof.seeing and proof.traced and proof.trusted:
         return Verdict.LEAK
     if missing or probed.unconfirmed or not probed.repeatable:
         return Verdict.SUSPECT

@@ -148,7 +148,8 @@ def _witness(result: AuditResult, leaking: Sequence[ConfigurationResult], everyw
     if not leaking:
         return "See the findings."
     top = max(leaking, key=lambda c: magnitude(c.output_delta))
-    moved = f"A change of future tokens moved a past output by {number(top.output_delta)} under {top.id}; "
+    whose = "future tokens moved a past" if result.subject.contract == CAUSAL else "what it hides moved an"
+    moved = f"A change of {whose} output by {number(top.output_delta)} under {top.id}; "
     evidence = f"{moved if top.output_delta else ''}{len(leaking)} of {everywhere} {_verb(leaking)}."
     first = next((f for f in result.findings if f.verdict is Verdict.LEAK and f.file), None)
     if first:
