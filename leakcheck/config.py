@@ -28,3 +28,4 @@ class Settings:
     seq_len: int | None = None
     seed: int = 0
     strict: bool = False
+    no_weights: bool = False

@@ -16,7 +16,7 @@ from leakcheck.auditing import leaks, method1_v3
 from leakcheck.auditing.examine import Examined, Examiner
 from leakcheck.auditing.matrix import default_configuration, matrix
 from leakcheck.config import Settings
-from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, SubjectInfo, Tool, worst
+from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, FullSize, SubjectInfo, Tool, worst
 from leakcheck.subjects.load import load
 from leakcheck.subjects.subject import Subject
 
@@ -34,7 +34,7 @@ def audit(subject: str | Subject, settings: Settings | None = None, *, progress:
     """
     settings = settings or Settings()
     if isinstance(subject, str):
-        subject = load(subject, seq_len=settings.seq_len)
+        subject = load(subject, seq_len=settings.seq_len, no_weights=settings.no_weights)
     with _threads_for(subject.model):
         return _audit(subject, settings, progress)
 
@@ -43,7 +43,9 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
     started = time.perf_counter()
     configurations = matrix(subject, settings)
     default = default_configuration(subject, configurations)
-    examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=settings.seed)
+    examiner = Examiner(
+        subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=settings.seed, full=subject.full
+    )
     plan = examiner.plan
 
     done, steps = 0, len(configurations) + method1_v3.steps(subject, plan, configurations)
@@ -66,10 +68,11 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
         subject=SubjectInfo(
             spec=subject.spec,
             class_name=type(subject.model).__name__,
-            parameters=sum(p.numel() for p in subject.model.parameters()),
+            parameters=_parameters(subject.model),
             seq_len=subject.seq_len,
             weights=subject.weights,
             plan=plan.name,
+            full_size=_full_size(subject.full),
         ),
         verdict=worst(e.result.verdict for e in examined),
         configurations=tuple(e.result for e in examined),
@@ -79,7 +82,7 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
         ablation=judgement.ablation,
         fidelity=judgement.fidelity,
         conclusions=judgement.conclusions,
-        findings=leaks.findings(subject, examined, seed=settings.seed),
+        findings=leaks.findings(subject, examined, settings),
         controls=_controls(examined),
         environment={
             "python": platform.python_version(),
@@ -94,11 +97,19 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
     )
 
 
+def _full_size(full: Subject | None) -> FullSize | None:
+    return None if full is None else FullSize(_parameters(full.model), full.seq_len)
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 @contextmanager
 def _threads_for(model: nn.Module) -> Iterator[None]:
     """One thread for a small model: handing its operations to several costs more than they do."""
     threads = torch.get_num_threads()
-    if sum(parameter.numel() for parameter in model.parameters()) < _SMALL:
+    if _parameters(model) < _SMALL:
         torch.set_num_threads(1)
     try:
         yield

@@ -1,5 +1,6 @@
 """Findings: what leaks, the line that lets it in, the witness, one command to see it again."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ from leakcheck import codes
 from leakcheck.auditing.examine import Examined
 from leakcheck.auditing.verdicts import contradicted
 from leakcheck.checkpoints import source
+from leakcheck.config import Settings
 from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
 from leakcheck.flow.blame import Blame, Link
 from leakcheck.flow.reports import CONTROL_FLOW, Place
@@ -15,21 +17,27 @@ from leakcheck.lineage.trace import Passed
 from leakcheck.subjects.subject import Subject
 
 
-def findings(subject: Subject, examined: Sequence[Examined], *, seed: int) -> tuple[Finding, ...]:
+def findings(subject: Subject, examined: Sequence[Examined], settings: Settings) -> tuple[Finding, ...]:
     """The findings of every configuration, the root cause first."""
-    found = [f for e in examined for f in _of_configuration(e, _Context(subject.spec, subject.seq_len, seed))]
+    context = _Context(subject, settings)
+    found = [f for e in examined for f in _of_configuration(e, context)]
     order = list(codes.CODES)
     causes = (codes.MASK_IS_NONE.id, codes.CONTROL_MISSED.id)
     return tuple(sorted(found, key=lambda f: (f.code not in causes, order.index(f.code))))
 
 
 class _Context:
-    def __init__(self, spec: str, seq: int, seed: int):
-        self.spec, self.seq, self.seed = spec, seq, seed
+    def __init__(self, subject: Subject, settings: Settings):
+        self.spec, self.seq, self.seed = subject.spec, subject.seq_len, settings.seed
+        self.no_weights = settings.no_weights
+        self.full = subject.full
 
     def finding(self, code: codes.Code, verdict: Verdict, examined: Examined, message: str, **where) -> Finding:
         attention = examined.configuration.attention
-        command = f"leakcheck run --model {self.spec} --seq-len {self.seq}"
+        seq = self.seq if self.full is None else self.full.seq_len
+        command = f"leakcheck run --model {self.spec} --seq-len {seq}"
+        if self.no_weights:
+            command += " --no-weights"
         if attention != "default":
             command += f" --attn {attention}"
         if self.seed:
@@ -56,6 +64,7 @@ class _Context:
             "position": case.position,
             "channel": case.channel,
             "delta": case.delta,
+            **({} if self.full is None else {"model": "the shrunken copy"}),
         }
 
 
@@ -87,8 +96,9 @@ def _of_configuration(examined: Examined, context: _Context) -> list[Finding]:
 
 
 def _contradiction(examined: Examined, context: _Context) -> Finding:
+    proved, where = ("proved", "") if context.full is None else ("proved at full size", " of the shrunken copy")
     message = (
-        f"flow proved {examined.configuration.id}, and a change of future tokens moved a past output by "
+        f"flow {proved} {examined.configuration.id}, and a change of future tokens moved a past output{where} by "
         f"{examined.result.output_delta:.2g} in float64"
     )
     witness = context.witness(examined.result.worst_case)
@@ -99,8 +109,9 @@ def _admitted(examined: Examined, context: _Context) -> Finding:
     widest = examined.proof.widest
     readers = len({violation.position for violation in examined.proof.violations})
     who = "1 position" if readers == 1 else f"{readers} positions"
+    at = "" if context.full is None else "at full size "
     message = (
-        f"{who} may read a later one, position {widest.position} as late a one as {widest.source}; {examined.sought}"
+        f"{at}{who} may read a later one, position {widest.position} as late a one as {widest.source}; {examined.sought}"
     )
     return _explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame)
 
@@ -147,6 +158,8 @@ def _limits(examined: Examined, context: _Context) -> list[Finding]:
         found.append(context.finding(code, Verdict.OPEN, examined, message, **_at(hole.place)))
     for mask in examined.proof.soft_masks:
         message = f"soft mask, value {mask.value:.3g}, margin {mask.margin:.3g}: a score that much higher crosses it"
+        if math.isnan(mask.margin):
+            message = "soft mask: a score that is as much higher as it is low crosses it; how much weights would tell"
         found.append(context.finding(codes.SOFT_MASK, Verdict.OPEN, examined, message, **_at(mask.place)))
     return found
 

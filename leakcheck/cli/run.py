@@ -25,6 +25,9 @@ def run(
         int | None, typer.Option(help="Positions to audit. Default: enough to cross the model's chunks and windows.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the tokens that are drawn.")] = 0,
+    no_weights: Annotated[
+        bool, typer.Option("--no-weights", help="Of a folder read config.json alone, and prove the architecture.")
+    ] = False,
     report: Annotated[
         list[Path] | None, typer.Option(help="Also write the audit here (.json or .md); may be repeated.")
     ] = None,
@@ -37,7 +40,7 @@ def run(
     for path in reports:
         check_writable(path)
 
-    settings = Settings(attention=tuple(attn) if attn else None, seq_len=seq_len, seed=seed)
+    settings = Settings(attention=tuple(attn) if attn else None, seq_len=seq_len, seed=seed, no_weights=no_weights)
     with Bar() as bar:
         from leakcheck.auditing import audit
 

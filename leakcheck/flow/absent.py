@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakcheck.flow.labels import BLOCKED, GENERIC, KNOWN, ZERO, Labels
+from leakcheck.flow.labels import BLOCKED, GENERIC, KNOWN, SOFT_MASK, ZERO, Labels, some
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
 _BLOCKING = -1e33  # of a BLOCKED score; above the lowest number by as much as a blocking constant may shrink
@@ -55,14 +55,20 @@ def stand_in(tensor: Tensor, labels: Labels, drawn: torch.Generator | None = Non
     return values.expand(tensor.shape)
 
 
-def unassumed(labels: Labels) -> Labels:
-    """Labels for a tensor without values: what is known to be constant has no value to look at."""
+def unassumed(labels: Labels, values: Callable[[], Tensor] | None = None) -> Labels:
+    """Labels for a tensor without values: what is known to be constant has no value to look at.
+
+    With `values`, which broadcast to it, a constant as low as a finite mask becomes a soft label.
+    """
     if labels.least > KNOWN or (labels.uniform is not None and labels.uniform != KNOWN):
         return labels
-    if labels.uniform is not None:
-        return Labels.full(labels.shape, GENERIC)
-    core = torch.where(labels.core == KNOWN, GENERIC, labels.core)
-    return Labels.spread(core, labels.shape, labels.owners, labels.soft)
+    known = labels.core == KNOWN
+    core = torch.where(known, GENERIC, labels.core)
+    result = Labels.spread(core, labels.shape, labels.owners, labels.soft)
+    if values is None or not some(known):
+        return result if labels.uniform is None else Labels.full(labels.shape, GENERIC)
+    low = known & (values() <= SOFT_MASK)
+    return result.softened(low.expand(labels.shape)) if some(low) else result
 
 
 def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -42,6 +42,13 @@ _EXIT = {
 
 def subject_line(result: AuditResult) -> str:
     subject = result.subject
+    if subject.full_size is not None:
+        full = subject.full_size
+        return (
+            f"{subject.spec}: {subject.class_name}; proof: full size, {full.parameters:,} parameters, weight-free, "
+            f"seq_len {full.seq_len}; probes: a shrunken copy of {subject.parameters:,} parameters, "
+            f"seq_len {subject.seq_len}, {subject.weights} weights"
+        )
     return (
         f"{subject.spec}: {subject.class_name}, {subject.parameters:,} parameters, seq_len {subject.seq_len}, "
         f"{subject.weights} weights"
@@ -79,7 +86,8 @@ def sections(result: AuditResult) -> list[Section]:
 
 
 def _positions(result: AuditResult) -> str:
-    return counted(result.subject.seq_len, "position")
+    proven = result.subject.full_size or result.subject
+    return counted(proven.seq_len, "position")
 
 
 def _missed(result: AuditResult) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from transformers.utils import logging
 
 from leakcheck.errors import SubjectCrash, UsageError
 from leakcheck.subjects.builtin import build_builtin
-from leakcheck.subjects.lengths import derive_seq_len, validate_seq_len
+from leakcheck.subjects.lengths import derive_seq_len, max_seq_len, validate_seq_len
 from leakcheck.subjects.names import BUILTIN
 from leakcheck.subjects.pythonfile import load_file, load_module
 from leakcheck.subjects.refusal import refusing
-from leakcheck.subjects.saved import build_config, load_folder
+from leakcheck.subjects.saved import SHRUNK, build_config, full_size, load_folder
 from leakcheck.subjects.subject import Subject, input_embedding, randomise
 
 SEED = 0
@@ -28,22 +29,33 @@ SEED = 0
 _DOTTED = re.compile(r"\w+(\.\w+)*")
 
 
-def load(spec: str, *, seq_len: int | None = None) -> Subject:
+def load(spec: str, *, seq_len: int | None = None, no_weights: bool = False) -> Subject:
     """The subject that a SPEC names: in float32, in eval mode, and the same at every call.
 
     A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, `file.py`, `file.py:factory` or
     `package.module:factory`. `Subject.weights` begins with "random", "given" (by a folder) or "as built" (by a
-    factory). `seq_len` replaces the length that is derived from the configuration.
+    factory). `seq_len` replaces the length that is derived from the configuration. With `no_weights` a folder is taken
+    for its configuration alone, and so is one whose weights do not fit in memory. A large configuration is built small,
+    and at its full size without weights: `Subject.full`.
 
     Raises:
         UsageError: the SPEC names nothing that can be loaded, or `seq_len` does not fit the model.
     """
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model, weights = _model(spec)
+        model, weights = _model(spec, no_weights)
         model = model.float().eval()
         if weights.startswith("random"):
             randomise(model, SEED)
+        full = full_size(Path(spec)) if weights.startswith(SHRUNK) else None
+    if full is None:
+        return _subject(spec, model, seq_len, weights)
+    longest = max_seq_len(_config_of(model), model)
+    of_copy = None if seq_len is not None and longest is not None and seq_len > longest else seq_len
+    return replace(_subject(spec, model, of_copy, weights), full=_subject(spec, full, seq_len, "none"))
+
+
+def _subject(spec: str, model: nn.Module, seq_len: int | None, weights: str) -> Subject:
     config = _config_of(model)
     if seq_len is not None:
         validate_seq_len(seq_len, config, model)
@@ -57,17 +69,19 @@ def load(spec: str, *, seq_len: int | None = None) -> Subject:
     )
 
 
-def _model(spec: str) -> tuple[nn.Module, str]:
+def _model(spec: str, no_weights: bool) -> tuple[nn.Module, str]:
     """The model and where its weights come from."""
+    path = Path(spec)
+    if no_weights and not path.is_dir() and path.suffix != ".json":
+        raise UsageError(f"--no-weights: {spec} is built as its code says; give a folder or a config.json")
     if spec in BUILTIN:
         return build_builtin(spec), "random"
     if spec.startswith("hf:") or spec.endswith(".pt2"):
         raise UsageError(
             f"{spec}: this version does not load hf: and .pt2 yet; give a folder, a config.json or file.py"
         )
-    path = Path(spec)
     if path.is_dir():
-        return load_folder(path)
+        return build_config(path) if no_weights else load_folder(path)
     if path.suffix == ".json" and path.is_file():
         return build_config(path)
     target, colon, name = spec.rpartition(":") if ":" in spec else (spec, "", "")

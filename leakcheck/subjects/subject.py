@@ -19,7 +19,8 @@ class Subject:
     `model` is in float32 and in eval mode. `seq_len` crosses at least two of the model's chunk, window or block
     boundaries and leaves a partial tail. `weights` says whether they are "random" or "given". `rebuild(overrides)`
     makes the same model with some configuration fields changed and the same weights wherever their shapes agree; it
-    is `None` for a subject without a configuration.
+    is `None` for a subject without a configuration. Where `model` is a shrunken copy, `full` is what it is a copy of:
+    at its full size, without weights (`weightless.py`); flow follows that one.
     """
 
     spec: str
@@ -28,6 +29,7 @@ class Subject:
     seq_len: int
     weights: str
     rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
+    full: "Subject | None" = None
 
     @property
     def attention_backends(self) -> tuple[str, ...]:
