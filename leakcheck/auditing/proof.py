@@ -184,6 +184,8 @@ def _ahead(labels: Tensor | None, valid: Tensor) -> int | None:
     """The horizon of a tensor's labels `[batch, seq, features]`."""
     if labels is None or not labels.numel() or not valid.any():
         return None
+    if labels.stride(-1) == 0:  # all features have one label
+        labels = labels[..., :1]
     latest = labels.amax(-1).long()[:, valid]  # [batch, valid]
     if bool((latest > LARGEST).any()):  # a hole
         return None
