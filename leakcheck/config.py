@@ -103,3 +103,4 @@ class Settings:
     accept_batch: tuple[str, ...] = ()  # names or classes of modules, see `Configuration.accepted`
     inputs: tuple[str, ...] = ()  # NAME=DESCRIPTION, see `subjects.inputs`
     outputs: tuple[str, ...] = ()
+    no_weights: bool = False

@@ -219,7 +219,17 @@ class Tool:
 
 
 @dataclass(frozen=True)
+class FullSize:
+    """The model at its full size, without weights, that was proven where a shrunken copy of it was probed."""
+
+    parameters: int
+    seq_len: int
+
+
+@dataclass(frozen=True)
 class SubjectInfo:
+    """What was audited. With `full_size` the other sizes, and `weights`, are those of the copy that was probed."""
+
     spec: str
     class_name: str = field(metadata={"json": "class"})
     parameters: int = 0
@@ -228,6 +238,7 @@ class SubjectInfo:
     plan: str = ""
     inputs: str = ""  # what the forward reads
     contract: str = "causal"
+    full_size: FullSize | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from leakcheck.auditing.examine import Examined, Examiner
 from leakcheck.auditing.matrix import default_configuration, matrix
 from leakcheck.config import CAUSAL, Settings
 from leakcheck.errors import UsageError
-from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, SubjectInfo, Tool, worst
+from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, FullSize, SubjectInfo, Tool, worst
 from leakcheck.subjects import state
 from leakcheck.subjects.function import Function, class_name
 from leakcheck.subjects.inputs import Inputs, declared
@@ -51,7 +51,7 @@ def audit(
     length: dict[str, Any] = {"seq_len": settings.seq_len, "at_least": settings.contract.shortest}
     if isinstance(subject, str):
         with state.process():  # nobody else has the model
-            return _audit(load(subject, inputs=inputs, **length), settings, progress)
+            return _audit(load(subject, inputs=inputs, no_weights=settings.no_weights, **length), settings, progress)
     if isinstance(subject, Subject):
         with state.preserved(subject.model):
             return _audit(subject, settings, progress)
@@ -69,7 +69,9 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
         torch.set_num_threads(1)  # handing the operations of a small model to several costs more than they do
     configurations = matrix(subject, settings)
     default = default_configuration(subject, configurations)
-    examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=settings.seed)
+    examiner = Examiner(
+        subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=settings.seed, full=subject.full
+    )
     plan = examiner.plan
 
     done, steps = 0, len(configurations) + method1_v3.steps(subject, plan, configurations)
@@ -94,12 +96,13 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
         subject=SubjectInfo(
             spec=subject.spec,
             class_name=class_name(unwrapped(subject.model)),
-            parameters=sum(p.numel() for p in unwrapped(subject.model).parameters()),
+            parameters=_parameters(unwrapped(subject.model)),
             seq_len=subject.seq_len,
             weights=subject.weights,
             plan=plan.name,
             inputs=subject.inputs,
             contract=str(settings.contract),
+            full_size=_full_size(subject.full),
         ),
         verdict=worst(e.result.verdict for e in examined),
         configurations=tuple(e.result for e in examined),
@@ -122,6 +125,14 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
             "seconds": round(time.perf_counter() - started, 2),
         },
     )
+
+
+def _full_size(full: Subject | None) -> FullSize | None:
+    return None if full is None else FullSize(_parameters(full.model), full.seq_len)
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _controls(examined: Sequence[Examined]) -> tuple[Control, ...]:

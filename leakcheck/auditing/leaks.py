@@ -1,5 +1,6 @@
 """Findings: what leaks, the line that lets it in, the witness, one command to see it again."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,8 @@ from leakcheck.subjects.subject import Subject
 
 def findings(subject: Subject, examined: Sequence[Examined], settings: Settings) -> tuple[Finding, ...]:
     """The findings of every configuration, the root cause first."""
-    found = [f for e in examined for f in _of_configuration(e, _Context(subject, settings))]
+    context = _Context(subject, settings)
+    found = [f for e in examined for f in _of_configuration(e, context)]
     order = list(codes.CODES)
     causes = (codes.MASK_IS_NONE.id, codes.CONTROL_MISSED.id)
     return tuple(sorted(found, key=lambda f: (f.code not in causes, order.index(f.code))))
@@ -42,10 +44,14 @@ class _Context:
     def __init__(self, subject: Subject, settings: Settings):
         self.spec, self.seq, self.settings = subject.spec, subject.seq_len, settings
         self.live = subject.live
+        self.no_weights, self.full = settings.no_weights, subject.full
 
     def finding(self, code: codes.Code, verdict: Verdict, examined: Examined, message: str, **where) -> Finding:
         attention = examined.configuration.attention
-        command = f"leakcheck run --model {self.spec} --seq-len {self.seq}"
+        seq = self.seq if self.full is None else self.full.seq_len
+        command = f"leakcheck run --model {self.spec} --seq-len {seq}"
+        if self.no_weights:
+            command += " --no-weights"
         if attention != "default":
             command += f" --attn {attention}"
         command += options(self.settings)
@@ -74,6 +80,7 @@ class _Context:
             "channel": case.channel,
             "delta": case.delta,
             **({"changed": "before the cut"} if case.before else {}),
+            **({} if self.full is None else {"model": "the shrunken copy"}),
         }
 
 
@@ -119,8 +126,9 @@ def _unseeing(examined: Examined, context: _Context) -> list[Finding]:
 
 
 def _contradiction(examined: Examined, context: _Context) -> Finding:
+    proved, where = ("proved", "") if context.full is None else ("proved at full size", " of the shrunken copy")
     message = (
-        f"flow proved {examined.configuration.id}, and a change of future tokens moved a past output by "
+        f"flow {proved} {examined.configuration.id}, and a change of future tokens moved a past output{where} by "
         f"{examined.result.output_delta:.2g} in float64"
     )
     witness = context.witness(examined.result.worst_case)
@@ -131,11 +139,12 @@ def _admitted(examined: Examined, context: _Context) -> Finding:
     widest = examined.proof.widest
     readers = len({violation.position for violation in examined.proof.violations})
     who = "1 position" if readers == 1 else f"{readers} positions"
+    at = "" if context.full is None else "at full size "
     if widest.source < widest.position:
         what = f"one before its window, position {widest.position} as early a one as {widest.source}"
     else:
         what = f"a later one, position {widest.position} as late a one as {widest.source}"
-    message = f"{who} may read {what}; {examined.sought}"
+    message = f"{at}{who} may read {what}; {examined.sought}"
     return _explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame)
 
 
@@ -181,6 +190,8 @@ def _limits(examined: Examined, context: _Context) -> list[Finding]:
         found.append(context.finding(code, Verdict.OPEN, examined, message, **_at(hole.place)))
     for mask in examined.proof.soft_masks:
         message = f"soft mask, value {mask.value:.3g}, margin {mask.margin:.3g}: a score that much higher crosses it"
+        if math.isnan(mask.margin):
+            message = "soft mask: a score that is as much higher as it is low crosses it; how much weights would tell"
         found.append(context.finding(codes.SOFT_MASK, Verdict.OPEN, examined, message, **_at(mask.place)))
     return found
 

@@ -25,6 +25,9 @@ def run(
         int | None, typer.Option(help="Positions to audit. Default: enough to cross the model's chunks and windows.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the tokens that are drawn.")] = 0,
+    no_weights: Annotated[
+        bool, typer.Option("--no-weights", help="Of a folder read config.json alone, and prove the architecture.")
+    ] = False,
     report: Annotated[
         list[Path] | None, typer.Option(help="Also write the audit here (.json or .md); may be repeated.")
     ] = None,
@@ -63,6 +66,7 @@ def run(
         contract=parse_contract(tuple(contract or ())),
         accept_batch=tuple(accept_batch or ()),
         inputs=tuple(input or ()),
+        no_weights=no_weights,
         outputs=tuple(output or ()),
     )
     with Bar() as bar:

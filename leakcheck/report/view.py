@@ -59,10 +59,18 @@ _EXIT = {
 def subject_line(result: AuditResult) -> str:
     """What was audited; what it reads only where that is no matter of course, and a contract only if it is another."""
     subject = result.subject
-    line = (
-        f"{subject.spec}: {subject.class_name}, {subject.parameters:,} parameters, seq_len {subject.seq_len}, "
-        f"{subject.weights} weights"
-    )
+    if subject.full_size is not None:
+        full = subject.full_size
+        line = (
+            f"{subject.spec}: {subject.class_name}; proof: full size, {full.parameters:,} parameters, weight-free, "
+            f"seq_len {full.seq_len}; probes: a shrunken copy of {subject.parameters:,} parameters, "
+            f"seq_len {subject.seq_len}, {subject.weights} weights"
+        )
+    else:
+        line = (
+            f"{subject.spec}: {subject.class_name}, {subject.parameters:,} parameters, seq_len {subject.seq_len}, "
+            f"{subject.weights} weights"
+        )
     if not subject.inputs.startswith("int[batch, time]"):
         line += f", reads {subject.inputs}" if subject.inputs else ""
     return line if subject.contract == CAUSAL else f"{line}, contract {subject.contract}"
@@ -99,7 +107,8 @@ def sections(result: AuditResult) -> list[Section]:
 
 
 def _positions(result: AuditResult) -> str:
-    return counted(result.subject.seq_len, "position")
+    proven = result.subject.full_size or result.subject
+    return counted(proven.seq_len, "position")
 
 
 def _missed(result: AuditResult) -> list[str]:
