@@ -1,6 +1,7 @@
 """Attention backends: which a model can be switched between, and the switch."""
 
 import copy
+import warnings
 from collections.abc import Iterator
 from types import FunctionType, NoneType
 from typing import Any
@@ -64,7 +65,8 @@ def _changes(model: PreTrainedModel, backend: str) -> Iterator[tuple[Any, str, A
 
 
 def _built(model: PreTrainedModel, backend: str) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return type(model)._from_config(copy.deepcopy(model.config), attn_implementation=backend)
 
 

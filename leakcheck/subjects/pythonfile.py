@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, TypeGuard
 
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 
 from leakcheck.errors import UsageError
 from leakcheck.subjects.inputs import Inputs
@@ -77,7 +77,7 @@ def _causal_lm_classes(module: ModuleType) -> list[str]:
         if _is_model_class(value)
         and not name.startswith("_")
         and value.__module__ == module.__name__
-        and ("ForCausalLM" in name or issubclass(value, GenerationMixin))
+        and ("ForCausalLM" in name or value.can_generate())
     ]
 
 
