@@ -6,9 +6,9 @@ from itertools import chain
 from math import ceil
 
 from torch import nn
-from transformers import PreTrainedConfig
 
 from leakcheck.errors import UsageError
+from leakcheck.subjects.library import PreTrainedConfig
 
 DEFAULT = 13
 CAP = 512

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from leakcheck.errors import SubjectCrash, UsageError
@@ -23,6 +23,7 @@ from leakcheck.subjects.gguf import load_gguf
 from leakcheck.subjects.inferring import like, readable, running_length
 from leakcheck.subjects.inputs import Inputs
 from leakcheck.subjects.lengths import derive_seq_len, max_seq_len, validate_seq_len
+from leakcheck.subjects.library import IN_FLOAT32, PreTrainedConfig
 from leakcheck.subjects.names import BUILTIN
 from leakcheck.subjects.pythonfile import load_file, load_module
 from leakcheck.subjects.refusal import refusing
@@ -179,7 +180,7 @@ def _rebuild(model: PreTrainedModel, random: bool, overrides: Mapping[str, Any])
         torch.manual_seed(SEED)
         for name, value in overrides.items():
             setattr(config, name, value)
-        rebuilt = type(model)._from_config(config, dtype=torch.float32).float().eval()
+        rebuilt = type(model)._from_config(config, **IN_FLOAT32).float().eval()
     if random:
         randomise(rebuilt, SEED)
     shapes = {name: parameter.shape for name, parameter in rebuilt.named_parameters()}

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 import leakcheck.subjects.method1_v3  # noqa: F401  (registers the model type "method1-v3")
 from leakcheck.errors import UsageError
+from leakcheck.subjects.library import IN_FLOAT32, PreTrainedConfig
 from leakcheck.subjects.refusal import refusing
 from leakcheck.subjects.shrink import shrink
 from leakcheck.subjects.weightless import weightless
@@ -45,7 +46,7 @@ def load_folder(folder: Path) -> tuple[nn.Module, str]:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            **IN_FLOAT32,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -69,7 +70,7 @@ def build_config(path: Path, why: str = "") -> tuple[nn.Module, str]:
     with refusing(f"{path}: no model could be built from it"):
         if _parameter_count(config) > LARGEST_UNSHRUNK:
             config, notes = shrink(config), ["shrunk copy", *notes]
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, **IN_FLOAT32)
     return model, f"random ({'; '.join(notes)})" if notes else "random"
 
 
@@ -81,7 +82,7 @@ def full_size(path: Path) -> nn.Module:
     """
     config = _read_config(_json(path))
     with refusing(f"{path}: the model could not be built without weights"):
-        return weightless(lambda: AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+        return weightless(lambda: AutoModelForCausalLM.from_config(config, **IN_FLOAT32))
 
 
 def weights_in_memory(folder: Path) -> int:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from leakcheck.config import MODES
 from leakcheck.errors import SubjectCrash
+from leakcheck.subjects import backends
 from leakcheck.subjects.adapter import Adapter
 
 
@@ -51,10 +52,7 @@ class Subject:
     @property
     def attention_backends(self) -> tuple[str, ...]:
         """The backends that the model can be switched between; `("default",)` when it has no choice to offer."""
-        model = unwrapped(self.model)
-        if not isinstance(model, PreTrainedModel) or not model._can_set_attn_implementation():
-            return ("default",)
-        return ("eager", "sdpa") if model._supports_sdpa else ("eager",)
+        return backends.available(unwrapped(self.model))
 
     @property
     def takes_attention_mask(self) -> bool:

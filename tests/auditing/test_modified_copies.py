@@ -28,9 +28,9 @@ PARENT_CALL = """        return super().forward(
             hidden_states,
             position_embeddings=position_embeddings,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            **attention_arguments(past_key_values),
             **kwargs,
-        )
+        )[:2]
 """
 SCORES = """        attn_output, _ = super().forward(
             hidden_states, position_embeddings=position_embeddings, attention_mask=attention_mask, **kwargs
