@@ -44,6 +44,16 @@ ADMITTED = _register(
     "flow admits that a past position reads a future token; no witness was found",
     "follow the chain to where past and future meet, and cut it there; if it cannot be cut, no proof is possible",
 )
+SEES_NO_LATER = _register(
+    "LC105",
+    "a position that was declared to see later ones sees none",
+    "look for a causal mask, or a causal flag, where the model is meant to be bidirectional",
+)
+BEYOND_WINDOW = _register(
+    "LC106",
+    "a position depends on an input before its window",
+    "let the mask of every layer block what lies before the window, and add up the windows of stacked layers",
+)
 MASK_IS_NONE = _register(
     "LC201",
     "the attention mask was None and the kernel does not mask by itself",

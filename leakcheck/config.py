@@ -30,6 +30,11 @@ class Contract:
         """For each of `seq` positions the first one that it may see; what is in the prefix may be seen by all."""
         return [0 if self.window is None else max(0, t - self.window + 1) for t in range(seq)]
 
+    @property
+    def shortest(self) -> int:
+        """A length at which there is something that may not be seen, at several positions."""
+        return max(2 * self.lookahead + 3, self.prefix + 6, 2 * self.window + 1 if self.window else 0)
+
     def pairs(self, seq: int) -> int:
         """How many pairs of a position and an input that it may not see there are."""
         return sum(seq - 1 - last for last in self.latest(seq)) + sum(self.earliest(seq))
@@ -44,7 +49,7 @@ class Contract:
         return "+".join(filter(None, said)) or "causal"
 
 
-def contract(texts: tuple[str, ...]) -> Contract:
+def parse_contract(texts: tuple[str, ...]) -> Contract:
     """The contract that several texts make together: `lookahead:3`, `prefix:4`, `window:16`, `bidirectional`.
 
     Raises:
@@ -98,6 +103,7 @@ class Settings:
     accept_batch: tuple[str, ...] = ()  # names or classes of modules, see `Configuration.accepted`
     inputs: tuple[str, ...] = ()  # NAME=DESCRIPTION, see `subjects.inputs`
     outputs: tuple[str, ...] = ()
+    no_weights: bool = False
     trust_remote_code: bool = False
 
 

@@ -219,13 +219,26 @@ class Tool:
 
 
 @dataclass(frozen=True)
+class FullSize:
+    """The model at its full size, without weights, that was proven where a shrunken copy of it was probed."""
+
+    parameters: int
+    seq_len: int
+
+
+@dataclass(frozen=True)
 class SubjectInfo:
+    """What was audited. With `full_size` the other sizes, and `weights`, are those of the copy that was probed."""
+
     spec: str
     class_name: str = field(metadata={"json": "class"})
     parameters: int = 0
     seq_len: int = 0
     weights: str = ""
     plan: str = ""
+    inputs: str = ""  # what the forward reads
+    contract: str = "causal"
+    full_size: FullSize | None = None
 
 
 @dataclass(frozen=True)

@@ -4,42 +4,64 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 import transformers
+from torch import nn
 
 from leakcheck import __version__
 from leakcheck.auditing import leaks, method1_v3
 from leakcheck.auditing.examine import Examined, Examiner
 from leakcheck.auditing.matrix import default_configuration, matrix
-from leakcheck.config import Settings
-from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, SubjectInfo, Tool, worst
+from leakcheck.config import CAUSAL, Settings
+from leakcheck.errors import UsageError
+from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, FullSize, SubjectInfo, Tool, worst
 from leakcheck.subjects import state
-from leakcheck.subjects.load import load
-from leakcheck.subjects.subject import Subject
+from leakcheck.subjects.function import Function, class_name
+from leakcheck.subjects.inputs import Inputs, declared
+from leakcheck.subjects.load import load, prepared
+from leakcheck.subjects.subject import Subject, unwrapped
 
 _SMALL = 2_000_000  # parameters
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 
 
-def audit(subject: str | Subject, settings: Settings | None = None, *, progress: Progress | None = None) -> AuditResult:
-    """Audit a subject, given as a SPEC or loaded, under every configuration that it supports.
+def audit(
+    subject: str | Subject | nn.Module | Callable[..., Any],
+    settings: Settings | None = None,
+    *,
+    inputs: Inputs | None = None,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Audit a SPEC, a module or a function under every configuration that it supports.
 
-    Model and process are as before afterwards, also after an error; see `subjects.state`.
+    `inputs` says what it reads, where that cannot be told or should be something else. Model and process are as before
+    afterwards, also after an error; see `subjects.state`.
 
     Raises:
-        UsageError: the SPEC cannot be loaded or an option does not fit it.
+        UsageError: the SPEC cannot be loaded, it is not known what the model reads, or an option does not fit it.
         SubjectCrash: the subject's forward raised or returned NaN.
         NothingChecked: there is no pair of positions to compare.
     """
     settings = settings or Settings()
+    inputs = inputs or declared(settings.inputs, settings.outputs)
+    length: dict[str, Any] = {"seq_len": settings.seq_len, "at_least": settings.contract.shortest}
     if isinstance(subject, str):
         with state.process():  # nobody else has the model
-            loaded = load(subject, seq_len=settings.seq_len, trust_remote_code=settings.trust_remote_code)
-            return _audit(loaded, settings, progress)
-    with state.preserved(subject.model):
-        return _audit(subject, settings, progress)
+            loading = {"no_weights": settings.no_weights, "trust_remote_code": settings.trust_remote_code}
+            return _audit(load(subject, inputs=inputs, **loading, **length), settings, progress)
+    if isinstance(subject, Subject):
+        with state.preserved(subject.model):
+            return _audit(subject, settings, progress)
+    if not callable(subject):
+        raise UsageError(f"a {type(subject).__name__} cannot be audited; a SPEC, a Module or a function is needed")
+    module = subject if isinstance(subject, nn.Module) else Function(subject)
+    with state.preserved(module):
+        made = prepared(class_name(module), module, "as built", inputs=inputs, **length)
+        return _audit(replace(made, live=True), settings, progress)
 
 
 def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> AuditResult:
@@ -48,7 +70,9 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
         torch.set_num_threads(1)  # handing the operations of a small model to several costs more than they do
     configurations = matrix(subject, settings)
     default = default_configuration(subject, configurations)
-    examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=settings.seed)
+    examiner = Examiner(
+        subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=settings.seed, full=subject.full
+    )
     plan = examiner.plan
 
     done, steps = 0, len(configurations) + method1_v3.steps(subject, plan, configurations)
@@ -63,18 +87,23 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
     for configuration in configurations:
         step(configuration.id)
         examined.append(examiner.examine(configuration))
-    judgement = method1_v3.judge(subject, plan, examined, default, seed=settings.seed, step=step)
+    judgement = method1_v3.Judgement()
+    if settings.contract == CAUSAL:  # what the trace's claims are about
+        judgement = method1_v3.judge(subject, plan, examined, default, seed=settings.seed, step=step)
 
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         tool=Tool("leakcheck", __version__),
         subject=SubjectInfo(
             spec=subject.spec,
-            class_name=type(subject.model).__name__,
-            parameters=sum(p.numel() for p in subject.model.parameters()),
+            class_name=class_name(unwrapped(subject.model)),
+            parameters=_parameters(unwrapped(subject.model)),
             seq_len=subject.seq_len,
             weights=subject.weights,
             plan=plan.name,
+            inputs=subject.inputs,
+            contract=str(settings.contract),
+            full_size=_full_size(subject.full),
         ),
         verdict=worst(e.result.verdict for e in examined),
         configurations=tuple(e.result for e in examined),
@@ -84,7 +113,7 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
         ablation=judgement.ablation,
         fidelity=judgement.fidelity,
         conclusions=judgement.conclusions,
-        findings=leaks.findings(subject, examined, seed=settings.seed),
+        findings=leaks.findings(subject, examined, settings),
         controls=_controls(examined),
         environment={
             "python": platform.python_version(),
@@ -97,6 +126,14 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
             "seconds": round(time.perf_counter() - started, 2),
         },
     )
+
+
+def _full_size(full: Subject | None) -> FullSize | None:
+    return None if full is None else FullSize(_parameters(full.model), full.seq_len)
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _controls(examined: Sequence[Examined]) -> tuple[Control, ...]:

@@ -1,20 +1,21 @@
 """Examine one model under one configuration: three witnesses side by side, a verdict for every checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
-from leakcheck.auditing.proof import Proof, Prover
+from leakcheck.auditing.proof import Proof, Prover, furthest
 from leakcheck.auditing.verdicts import configuration_verdict, stage_verdicts
 from leakcheck.checkpoints import plan_for
-from leakcheck.checkpoints.reading import Spot
+from leakcheck.checkpoints.reading import Plan, Spot
 from leakcheck.config import Configuration
 from leakcheck.findings import Checkpoint, ConfigurationResult, Verdict, WorstCase, worst
 from leakcheck.flow.blame import Blame
 from leakcheck.lineage.trace import Lineage, Passed, trace
 from leakcheck.probes.probe import Decided, Probed, Prober
 from leakcheck.probes.seek import seek, under_other_weights
+from leakcheck.subjects.subject import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,29 +46,42 @@ class Examined:
 
 
 class Examiner:
-    """Examines one model under any number of configurations."""
+    """Examines one model under any number of configurations.
 
-    def __init__(self, model: nn.Module, *, seq: int, vocab_size: int, seed: int):
+    Where the model is a shrunken copy of `full`, probes and lineage speak of the copy, and flow of the full size.
+    """
+
+    def __init__(self, model: nn.Module, *, seq: int, vocab_size: int, seed: int, full: Subject | None = None):
         self.prober = Prober(model, plan_for, seq=seq, vocab_size=vocab_size, seed=seed)
         self.model, self.plan = model, self.prober.plan
-        self.prover = Prover(self.prober)
+        self.prover = self.of_copy = Prover(self.prober)
+        if full is not None:
+            at_full_size = Prober(full.model, plan_for, seq=full.seq_len, vocab_size=full.vocab_size, seed=seed)
+            self.prover = Prover(at_full_size, self.of_copy)
 
     def examine(self, configuration: Configuration) -> Examined:
         """Raises SubjectCrash and NothingChecked as `Prober.probe` does."""
         probed = self.prober.probe(configuration)
         tokens = self.prober.batches(configuration)[0].tokens
         proof = self.prover.prove(configuration)
+        contract = configuration.contract
+        if contract.bidirectional:  # to see what is later is no violation of it
+            proof = replace(proof, violations=(), horizon=None)
         note, story = "", None
         if proof.violations:
             story = self.prover.blame(configuration, proof.widest)
         if proof.violations and probed.repeatable and not probed.logits.moved:
-            pairs = [(violation.position, violation.source) for violation in proof.violations]
-            found = seek(self.prober, configuration, pairs, probed)
-            note = self._elsewhere(configuration) if found is None else ""
+            pairs = self._admitted(configuration, proof)
+            found = seek(self.prober, configuration, pairs, probed) if pairs else None
+            note = "" if found else self._elsewhere(configuration) if pairs else "the shrunken copy has none such"
             probed = found or probed
         lineage = trace(self.model, self.plan, configuration, tokens)
-        verdict = configuration_verdict(probed, proof)
+        if self.prover is not self.of_copy:
+            proof = replace(proof, horizons=_by_role(proof.horizons, self.prover.plan, self.plan, lineage.stages))
+        verdict = configuration_verdict(probed, proof, contract)
         checkpoints = _checkpoints(configuration, probed, proof, lineage, leaks=verdict is Verdict.LEAK)
+        if contract.bidirectional:  # a stage may see what it likes
+            checkpoints = tuple(replace(c, verdict=Verdict.NOT_APPLICABLE) for c in checkpoints)
         result = ConfigurationResult(
             id=configuration.id,
             attention=configuration.attention,
@@ -75,7 +89,7 @@ class Examiner:
             mode=configuration.mode,
             cache=configuration.cache,
             verdict=verdict,
-            policies={"causal": verdict},
+            policies={str(contract): verdict},
             paths={
                 path: worst(c.verdict for c in checkpoints if c.path == path) if probed.independent else verdict
                 for path in self.plan.paths
@@ -94,12 +108,32 @@ class Examiner:
         # The readings hold the tensors of a whole forward, which nothing after this needs.
         return Examined(configuration, replace(probed, readings=()), proof, story, note, lineage, result, checkpoints)
 
+    def _admitted(self, configuration: Configuration, proof: Proof) -> list[tuple[int, int]]:
+        """The pairs of positions of the probed model between which flow admits a dependence."""
+        if self.prover is not self.of_copy:
+            proof = self.of_copy.prove(configuration)
+        return [(violation.position, violation.source) for violation in proof.violations]
+
     def _elsewhere(self, configuration: Configuration) -> str:
         """What is known of a dependence that nothing showed under these weights."""
         moved = under_other_weights(self.prober, configuration)
         if not moved:
             return "nothing moved it, under these weights or others"
         return f"nothing moved it under these weights; under others, drawn at random, it moves by {moved:.2g}"
+
+
+def _by_role(
+    horizons: Mapping[Spot, int | None], of: Plan, plan: Plan, spots: Iterable[Spot]
+) -> dict[Spot, int | None]:
+    """The horizons of a model of another size at these spots: of the same stage and path, the worst of its layers."""
+    roles = {stage.number: (stage.phase, stage.title) for stage in of.stages}
+    worst_of: dict[tuple, int | None] = {}
+    for (number, path, _), horizon in horizons.items():
+        key = (*roles[number], path)
+        worst_of[key] = furthest([horizon, worst_of.get(key, 0)])
+    roles = {stage.number: (stage.phase, stage.title) for stage in plan.stages}
+    found = {spot: (*roles[spot[0]], spot[1]) for spot in spots}
+    return {spot: worst_of[key] for spot, key in found.items() if key in worst_of}
 
 
 def _checkpoints(

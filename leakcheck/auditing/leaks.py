@@ -1,13 +1,16 @@
 """Findings: what leaks, the line that lets it in, the witness, one command to see it again."""
 
+import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from leakcheck import codes
 from leakcheck.auditing.examine import Examined
-from leakcheck.auditing.verdicts import contradicted
+from leakcheck.auditing.verdicts import contradicted, unseeing
 from leakcheck.checkpoints import source
+from leakcheck.config import CAUSAL, Settings
 from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
 from leakcheck.flow.blame import Blame, Link
 from leakcheck.flow.reports import CONTROL_FLOW, Place
@@ -15,30 +18,50 @@ from leakcheck.lineage.trace import Passed
 from leakcheck.subjects.subject import Subject
 
 
-def findings(subject: Subject, examined: Sequence[Examined], *, seed: int) -> tuple[Finding, ...]:
+def findings(subject: Subject, examined: Sequence[Examined], settings: Settings) -> tuple[Finding, ...]:
     """The findings of every configuration, the root cause first."""
-    found = [f for e in examined for f in _of_configuration(e, _Context(subject.spec, subject.seq_len, seed))]
+    context = _Context(subject, settings)
+    found = [f for e in examined for f in _of_configuration(e, context)]
     order = list(codes.CODES)
     causes = (codes.MASK_IS_NONE.id, codes.CONTROL_MISSED.id)
     return tuple(sorted(found, key=lambda f: (f.code not in causes, order.index(f.code))))
 
 
+def options(settings: Settings) -> str:
+    """The options of a command line that ask for the same audit, length and backend aside."""
+    contracts = () if settings.contract == CAUSAL else str(settings.contract).split("+")
+    given = [
+        *(("--seed", str(settings.seed)) for _ in range(bool(settings.seed))),
+        *(("--contract", text) for text in contracts),
+        *(("--accept-batch", name) for name in settings.accept_batch),
+        *(("--input", text) for text in settings.inputs),
+        *(("--output", text) for text in settings.outputs),
+    ]
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in given)
+
+
 class _Context:
-    def __init__(self, spec: str, seq: int, seed: int):
-        self.spec, self.seq, self.seed = spec, seq, seed
+    def __init__(self, subject: Subject, settings: Settings):
+        self.spec, self.seq, self.settings = subject.spec, subject.seq_len, settings
+        self.live = subject.live
+        self.no_weights, self.full = settings.no_weights, subject.full
 
     def finding(self, code: codes.Code, verdict: Verdict, examined: Examined, message: str, **where) -> Finding:
         attention = examined.configuration.attention
-        command = f"leakcheck run --model {self.spec} --seq-len {self.seq}"
+        seq = self.seq if self.full is None else self.full.seq_len
+        command = f"leakcheck run --model {self.spec} --seq-len {seq}"
+        if self.no_weights:
+            command += " --no-weights"
         if attention != "default":
             command += f" --attn {attention}"
-        if self.seed:
-            command += f" --seed {self.seed}"
+        command += options(self.settings)
+        if self.live:
+            command = f"leakcheck.audit({self.spec}, Settings(seq_len={self.seq}, seed={self.settings.seed}))"
         place = {"module": "", "file": "", "line": None, "chain": (), "witness": None, **where}
         return Finding(
             code=code.id,
             verdict=verdict,
-            policy="causal",
+            policy=str(examined.configuration.contract),
             configuration=examined.configuration.id,
             message=message,
             reproduce=command,
@@ -50,12 +73,14 @@ class _Context:
             return None
         return {
             "seq_len": self.seq,
-            "seed": self.seed,
+            "seed": self.settings.seed,
             "draw": case.draw,
             "cut": case.cut,
             "position": case.position,
             "channel": case.channel,
             "delta": case.delta,
+            **({"changed": "before the cut"} if case.before else {}),
+            **({} if self.full is None else {"model": "the shrunken copy"}),
         }
 
 
@@ -66,7 +91,9 @@ def _of_configuration(examined: Examined, context: _Context) -> list[Finding]:
     if probed.vacuous:
         message = "changing every earlier token moved nothing at the last position"
         found.append(context.finding(codes.VACUOUS, Verdict.OPEN, examined, message))
-    if examined.result.verdict is Verdict.LEAK:
+    if examined.configuration.contract.bidirectional:
+        found.extend(_unseeing(examined, context))
+    elif examined.result.verdict is Verdict.LEAK:
         found.extend(_leaks(examined, context))
         if contradicted(probed, proof):
             found.append(_contradiction(examined, context))
@@ -86,9 +113,22 @@ def _of_configuration(examined: Examined, context: _Context) -> list[Finding]:
     return [*found, *_limits(examined, context)]
 
 
-def _contradiction(examined: Examined, context: _Context) -> Finding:
+def _unseeing(examined: Examined, context: _Context) -> list[Finding]:
+    missing = sorted(unseeing(examined.probed))
+    if not missing:
+        return []
+    proven = examined.result.verdict is Verdict.LEAK
     message = (
-        f"flow proved {examined.configuration.id}, and a change of future tokens moved a past output by "
+        f"{len(missing)} of {len(examined.probed.with_later)} positions, the first is {missing[0]}: no later input "
+    )
+    message += "moved them, and flow proves that none can" if proven else "moved them; flow does not say that none can"
+    return [context.finding(codes.SEES_NO_LATER, examined.result.verdict, examined, message)]
+
+
+def _contradiction(examined: Examined, context: _Context) -> Finding:
+    proved, where = ("proved", "") if context.full is None else ("proved at full size", " of the shrunken copy")
+    message = (
+        f"flow {proved} {examined.configuration.id}, and a change of future tokens moved a past output{where} by "
         f"{examined.result.output_delta:.2g} in float64"
     )
     witness = context.witness(examined.result.worst_case)
@@ -99,9 +139,12 @@ def _admitted(examined: Examined, context: _Context) -> Finding:
     widest = examined.proof.widest
     readers = len({violation.position for violation in examined.proof.violations})
     who = "1 position" if readers == 1 else f"{readers} positions"
-    message = (
-        f"{who} may read a later one, position {widest.position} as late a one as {widest.source}; {examined.sought}"
-    )
+    at = "" if context.full is None else "at full size "
+    if widest.source < widest.position:
+        what = f"one before its window, position {widest.position} as early a one as {widest.source}"
+    else:
+        what = f"a later one, position {widest.position} as late a one as {widest.source}"
+    message = f"{at}{who} may read {what}; {examined.sought}"
     return _explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame)
 
 
@@ -147,6 +190,8 @@ def _limits(examined: Examined, context: _Context) -> list[Finding]:
         found.append(context.finding(code, Verdict.OPEN, examined, message, **_at(hole.place)))
     for mask in examined.proof.soft_masks:
         message = f"soft mask, value {mask.value:.3g}, margin {mask.margin:.3g}: a score that much higher crosses it"
+        if math.isnan(mask.margin):
+            message = "soft mask: a score that is as much higher as it is low crosses it; how much weights would tell"
         found.append(context.finding(codes.SOFT_MASK, Verdict.OPEN, examined, message, **_at(mask.place)))
     return found
 
@@ -157,6 +202,14 @@ def _at(place: Place | None) -> dict[str, Any]:
 
 def _leaks(examined: Examined, context: _Context) -> list[Finding]:
     witness = context.witness(examined.result.worst_case)
+    case = examined.result.worst_case
+    if case is not None and case.before:
+        message = f"position {case.position} moves with inputs before {case.cut}"
+        return [
+            _explained(
+                context.finding(codes.BEYOND_WINDOW, Verdict.LEAK, examined, message, witness=witness), examined.blame
+            )
+        ]
     found = []
     origins = examined.lineage.origins
     standard, recompute = examined.first_leak_on("standard"), examined.first_leak_on("recompute")

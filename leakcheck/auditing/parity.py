@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from leakcheck.findings import Verdict, worst
 from leakcheck.probes import precision
 from leakcheck.probes.probe import Prober
 from leakcheck.subjects import running
+from leakcheck.subjects.library import constructor_fields
 from leakcheck.subjects.subject import Subject
 
 
@@ -78,7 +79,7 @@ def _difference(a: nn.Module, b: nn.Module, tokens: torch.Tensor, configuration:
 
 def _control(model: Any) -> LlamaForCausalLM:
     """A LLaMA with the model's sizes, backend and, wherever name and shape agree, weights."""
-    known = {field.name for field in fields(LlamaConfig)}
+    known = constructor_fields(LlamaConfig)
     values = {name: copy.deepcopy(v) for name, v in model.config.to_dict().items() if name in known}
     config = LlamaConfig(**values)
     config._attn_implementation = model.config._attn_implementation

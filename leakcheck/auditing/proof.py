@@ -15,7 +15,7 @@ from leakcheck.config import Configuration
 from leakcheck.findings import Control
 from leakcheck.flow.blame import Blame, blame
 from leakcheck.flow.labels import LARGEST
-from leakcheck.flow.reports import Hole, SoftMask
+from leakcheck.flow.reports import Hole, Reports, SoftMask
 from leakcheck.flow.trace import Trace, Violation, conclude, traced
 from leakcheck.flow.widening import explained
 from leakcheck.probes.probe import Prober
@@ -43,6 +43,7 @@ class Proof:
     holes: tuple[Hole, ...] = ()
     soft_masks: tuple[SoftMask, ...] = ()
     controls: tuple[Control, ...] = ()
+    traced: bool = False  # whether the forward ran with labels to its end
 
     @property
     def widest(self) -> Violation:
@@ -64,10 +65,14 @@ class Proof:
 
 
 class Prover:
-    """Traces the model of a prober; the control is put once for each attention backend."""
+    """Traces the model of a prober; the control is put once for each attention backend.
 
-    def __init__(self, prober: Prober):
+    If the model has no weights, loops whose length tokens decide are checked on its `copy` that has.
+    """
+
+    def __init__(self, prober: Prober, copy: "Prover | None" = None):
         self.prober, self.model, self.plan = prober, prober.model, prober.plan
+        self.copy = copy
         self._controls: dict[str, tuple[Control, ...]] = {}
 
     def prove(self, configuration: Configuration) -> Proof:
@@ -103,6 +108,7 @@ class Prover:
             holes=trace.holes,
             soft_masks=trace.soft_masks,
             controls=controls,
+            traced=True,
         )
 
     def _back(self, configuration: Configuration, tokens: Tensor) -> "_Back | None":
@@ -156,11 +162,16 @@ class Prover:
             for reading in readings:
                 if reading.tensors:
                     seen = [_ahead(axes.rows(tracer.read(tensor)), sight) for tensor in reading.tensors]
-                    horizons[reading.spot] = _furthest([*seen, horizons.get(reading.spot, 0)])
+                    horizons[reading.spot] = furthest([*seen, horizons.get(reading.spot, 0)])
             output = tracer.read(logits)
             if tracer.reports.widened:
-                explained(run, tokens, tracer.reports)
+                self._explain(configuration, tracer.reports)
         return conclude(tracer, output, sight.valid, sight.limit), _ahead(output.flatten(2), sight), horizons
+
+    def _explain(self, configuration: Configuration, reports: Reports) -> None:
+        runner = self.copy or self
+        with runner._running(configuration) as run, torch.no_grad():
+            explained(run, runner._tokens(configuration), reports)
 
     def _planted(
         self, configuration: Configuration, tokens: Tensor, sight: "Sight", clean: Trace
@@ -190,14 +201,19 @@ class Prover:
         finally:
             handle.remove()
         before = {(v.batch, v.position) for v in clean.violations}
+        labels, limit = sight.labels[0], sight.limit
+        inheriting = ((limit >= labels[at]) & (limit < labels[source])).nonzero()[:, 0].tolist()  # may see who leaks
         leak = {(row, at) for row in range(len(tokens))}
+        passed_on = {(row, position) for row in range(len(tokens)) for position in inheriting}
         far = abs(source - at)
         after, before_it = ("its successor", "its predecessor") if far == 1 else (f"{far} ahead", f"{far} back")
         if sight.mirrored:
             after, before_it = before_it, after
         return (
             Control(f"flow: one position reads {after}'s embedding", "violation", leak <= violating),
-            Control(f"flow: one position reads {before_it}'s embedding", "no violation", violating <= before | leak),
+            Control(
+                f"flow: one position reads {before_it}'s embedding", "no violation", violating <= before | passed_on
+            ),
         )
 
 
@@ -234,12 +250,15 @@ def _ahead(labels: Tensor | None, sight: Sight) -> int | None:
     """The horizon of a tensor's labels `[batch, seq, features]`."""
     if labels is None or not labels.numel() or not sight.valid.any():
         return None
+    if labels.stride(-1) == 0:  # all features have one label
+        labels = labels[..., :1]
     latest = labels.amax(-1).long()[:, sight.valid]  # [batch, valid]
     if bool((latest > LARGEST).any()):  # a hole
         return None
     return max(0, int((latest - sight.limit[sight.valid]).max()))
 
 
-def _furthest(horizons: Iterable[int | None]) -> int | None:
+def furthest(horizons: Iterable[int | None]) -> int | None:
+    """The largest; unknown if one is."""
     every = list(horizons)
     return None if None in every else max(h for h in every if h is not None)

@@ -4,18 +4,23 @@ from collections.abc import Sequence
 
 from leakcheck.auditing.proof import Proof
 from leakcheck.checkpoints.reading import Reading, Spot
+from leakcheck.config import CAUSAL, Contract
 from leakcheck.findings import Verdict, worst
 from leakcheck.probes.probe import Decided, Probed
 
 
-def configuration_verdict(probed: Probed, proof: Proof) -> Verdict:
-    """The probes refute, flow proves; a sign that neither settles is a suspicion.
+def configuration_verdict(probed: Probed, proof: Proof, contract: Contract = CAUSAL) -> Verdict:
+    """What became of the contract.
+
+    The probes refute, flow proves; a sign that neither settles is a suspicion.
 
     Inner tensors do not decide: a model may compute something that sees the future and never use it. Where equal inputs
     give different outputs, nothing that moved means anything. Flow follows values: where it proves the configuration, a
     gradient alone belongs to the backward pass (a custom one, or 0 * inf on a masked path), and is no sign of the
     future. That holds for masks that block for good; behind a finite mask value a gradient is a sign like any other.
     """
+    if contract.bidirectional:
+        return _bidirectional(probed, proof)
     if probed.repeatable and probed.logits.moved:
         return Verdict.SUSPECT if probed.unconfirmed else Verdict.LEAK
     if proof.violations or (probed.repeatable and probed.logits.gradient and not proof.hard):
@@ -23,12 +28,27 @@ def configuration_verdict(probed: Probed, proof: Proof) -> Verdict:
     return Verdict.PROVEN if proof.holds and _trusted(probed, proof) else Verdict.OPEN
 
 
+def unseeing(probed: Probed) -> set[int]:
+    """The positions that have later ones to see, and were moved by none."""
+    return set(probed.with_later) - set(probed.logits.reached)
+
+
+def _bidirectional(probed: Probed, proof: Proof) -> Verdict:
+    """Every position must see a later one: to have moved with one shows it, and that none can be seen refutes it."""
+    missing = unseeing(probed)
+    if missing - proof.seeing and proof.traced and proof.trusted:
+        return Verdict.LEAK
+    if missing or probed.unconfirmed or not probed.repeatable:
+        return Verdict.SUSPECT
+    return Verdict.PROVEN if all(control.caught for control in probed.controls) else Verdict.OPEN
+
+
 def contradicted(probed: Probed, proof: Proof) -> bool:
     """Whether the probes refute what flow proves, so that one of the two is wrong.
 
     A finite mask value may be crossed; and so may any mask by what is not finite, which flow does not follow.
     """
-    refuted = configuration_verdict(probed, proof) is Verdict.LEAK
+    refuted = probed.repeatable and probed.logits.moved and not probed.unconfirmed
     return refuted and proof.hard and probed.logits.output < float("inf")
 
 

@@ -10,6 +10,7 @@ from leakcheck.checkpoints.method1_v3 import Method1Plan
 from leakcheck.checkpoints.modules import ModulesPlan
 from leakcheck.checkpoints.reading import Plan
 from leakcheck.subjects.adapter import Adapter
+from leakcheck.subjects.function import Function
 
 
 def plan_for(model: nn.Module) -> Plan:
@@ -17,4 +18,6 @@ def plan_for(model: nn.Module) -> Plan:
     if isinstance(model, Adapter):
         # Rows that run one by one show no batch to measure at a stage.
         return ModulesPlan(nn.Module()) if model.by_rows else plan_for(model.audited)
+    if isinstance(model, Function):
+        return ModulesPlan(model.parts)
     return Method1Plan(model) if Method1Plan.fits(model) else ModulesPlan(model)

@@ -151,6 +151,9 @@ class Method1Plan:
                     module = self.names.get(inner.arguments.get("self"), self.names[call.arguments["self"].self_attn])
                     here = {**self._site(inner, number), "path": path, "layer": layer, "module": module}
                     readings.append(of_call(inner, pick, axes, **here))
+                if chain[-1].code is self.parent_forward:  # it calls no kernel: it applies the mask itself
+                    here |= {"stage": STAGES[7], "code": self.parent_forward, "node": None}
+                    readings.append(of_call(chain[-1], pick, axes, **here))
         return readings
 
     def _chain(self, recording: Recording, layer_call: Call, pick: Callable[[Any], Iterable]) -> list[Call]:

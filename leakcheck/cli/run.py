@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from leakcheck.cli.progress import Bar
-from leakcheck.config import Limits, Settings
+from leakcheck.config import Limits, Settings, parse_contract
 from leakcheck.errors import ExitCode
 from leakcheck.findings import AuditResult, Verdict
 
@@ -25,8 +25,30 @@ def run(
         int | None, typer.Option(help="Positions to audit. Default: enough to cross the model's chunks and windows.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the tokens that are drawn.")] = 0,
+    no_weights: Annotated[
+        bool, typer.Option("--no-weights", help="Of a folder read config.json alone, and prove the architecture.")
+    ] = False,
     report: Annotated[
         list[Path] | None, typer.Option(help="Also write the audit here (.json or .md); may be repeated.")
+    ] = None,
+    contract: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a position may see: lookahead:N, prefix:N, window:N or bidirectional. Default: causal. May be "
+            "repeated."
+        ),
+    ] = None,
+    accept_batch: Annotated[
+        list[str] | None,
+        typer.Option(help="Accept that this module, or class of modules, couples the batch; may be repeated."),
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(help="What an argument of the forward is: 'NAME=float[batch, time, 80]'; may be repeated."),
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="An output to audit: '0=[batch, time/2, 40]'. Default: all over time. May be repeated."),
     ] = None,
     trust_remote_code: Annotated[
         bool,
@@ -49,7 +71,15 @@ def run(
         check_writable(path)
 
     settings = Settings(
-        attention=tuple(attn) if attn else None, seq_len=seq_len, seed=seed, trust_remote_code=trust_remote_code
+        attention=tuple(attn) if attn else None,
+        seq_len=seq_len,
+        seed=seed,
+        contract=parse_contract(tuple(contract or ())),
+        accept_batch=tuple(accept_batch or ()),
+        inputs=tuple(input or ()),
+        no_weights=no_weights,
+        outputs=tuple(output or ()),
+        trust_remote_code=trust_remote_code,
     )
     limits = Limits(timeout, isolation.parse_size(memory_limit) if memory_limit else None)
     with Bar() as bar:

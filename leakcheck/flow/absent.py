@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakcheck.flow.labels import BLOCKED, GENERIC, KNOWN, ZERO, Labels
+from leakcheck.flow.labels import BLOCKED, GENERIC, KNOWN, SOFT_MASK, ZERO, Labels, some
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
 _BLOCKING = -1e33  # of a BLOCKED score; above the lowest number by as much as a blocking constant may shrink
@@ -55,21 +55,29 @@ def stand_in(tensor: Tensor, labels: Labels, drawn: torch.Generator | None = Non
     return values.expand(tensor.shape)
 
 
-def unassumed(labels: Labels) -> Labels:
-    """Labels for a tensor without values: what is known to be constant has no value to look at."""
+def unassumed(labels: Labels, values: Callable[[], Tensor] | None = None) -> Labels:
+    """Labels for a tensor without values: what is known to be constant has no value to look at.
+
+    With `values`, which broadcast to it, a constant as low as a finite mask becomes a soft label.
+    """
     if labels.least > KNOWN or (labels.uniform is not None and labels.uniform != KNOWN):
         return labels
-    if labels.uniform is not None:
-        return Labels.full(labels.shape, GENERIC)
-    core = torch.where(labels.core == KNOWN, GENERIC, labels.core)
-    return Labels.spread(core, labels.shape, labels.owners, labels.soft)
+    known = labels.core == KNOWN
+    core = torch.where(known, GENERIC, labels.core)
+    result = Labels.spread(core, labels.shape, labels.owners, labels.soft)
+    if values is None or not some(known):
+        return result if labels.uniform is None else Labels.full(labels.shape, GENERIC)
+    low = known & (values() <= SOFT_MASK)
+    return result.softened(low.expand(labels.shape)) if some(low) else result
 
 
 def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """An argument with `function` of each tensor in its place."""
     if isinstance(value, Tensor):
         return function(value)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, tuple):
+        return tuple(mapped(item, function) for item in value)
+    if isinstance(value, list):
         return [mapped(item, function) for item in value]
     if isinstance(value, dict):
         return {name: mapped(item, function) for name, item in value.items()}
@@ -85,6 +93,7 @@ class Runner:
     def __init__(self) -> None:
         self.invented = False
         self._generator = torch.Generator().manual_seed(0)
+        self._results: dict[Any, Any] = {}  # what calls that are alike return
 
     def run(
         self, func: Any, args: tuple, kwargs: dict, labels: Callable[[Tensor], Labels], written: Sequence[Tensor], *,
@@ -101,8 +110,7 @@ class Runner:
             kwargs = {**kwargs, "device": _META}
         if not needs_values and all(is_absent(t) for t in written):
             try:
-                on_meta = _SHAPES.get(func, func)
-                result = on_meta(*mapped(args, _moved), **mapped(kwargs, _moved))
+                result = self._on_meta(func, args, kwargs)
             except NotImplementedError:  # no kernel that tells the shapes
                 pass
             else:
@@ -115,6 +123,16 @@ class Runner:
         self.invented = True
         return _computed(func, mapped(args, valued), mapped({**kwargs, **_on_cpu(kwargs)}, valued))
 
+    def _on_meta(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """The op for its shapes; of layers that are alike only the first runs it."""
+        if func._schema.is_mutable or any(r.alias_info is not None for r in func._schema.returns):
+            return func(*mapped(args, _moved), **mapped(kwargs, _moved))
+        key = (func, _form(args), _form(tuple(kwargs.items())))
+        if key not in self._results:
+            on_meta = _SHAPES.get(func, func)
+            self._results[key] = on_meta(*mapped(args, _moved), **mapped(kwargs, _moved))
+        return mapped(self._results[key], _another)
+
 
 def _grouped_mm(x: Tensor, weight: Tensor, offs: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
     """`[rows, k]` or `[groups, rows, k]` times `[k, n]` or `[groups, k, n]`. The kernel takes bfloat16 alone."""
@@ -123,6 +141,19 @@ def _grouped_mm(x: Tensor, weight: Tensor, offs: Tensor | None = None, *_: Any, 
 
 
 _SHAPES: dict[Any, Callable[..., Tensor]] = {torch.ops.aten._grouped_mm.default: _grouped_mm}
+
+
+def _form(value: Any) -> Any:
+    """What the form of a result can depend on, hashable."""
+    if isinstance(value, Tensor):
+        return Tensor, value.shape, value.stride(), value.dtype
+    if isinstance(value, (list, tuple)):
+        return tuple(_form(item) for item in value)
+    return type(value), value
+
+
+def _another(result: Tensor) -> Tensor:
+    return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=_META)
 
 
 def _computed(func: Any, args: tuple, kwargs: dict) -> Any:
@@ -144,7 +175,8 @@ def _noted(tensor: Tensor, lacking: list[Tensor]) -> Tensor:
 
 
 def _moved(tensor: Tensor) -> Tensor:
-    return tensor if is_absent(tensor) else tensor.to(_META)
+    """A number stays: how it counts for the result's type is known of the tensor alone."""
+    return tensor if is_absent(tensor) or not tensor.dim() else tensor.to(_META)
 
 
 def _is_meta(device: Any) -> bool:

@@ -158,7 +158,7 @@ class Flow(TorchDispatchMode):
             labels = sizes.join(labels)
         if self.watch is not None and not known:
             self.watch(plan.name, apply, decomposed or operands, outputs)
-        self._store(outputs, labels, operands, plan, args, kwargs)
+        self._store(outputs, labels, operands, plan, args, kwargs, values if plan.pointwise else None)
         if plan.elementwise and outputs and not known:
             choices.follow(func, args, kwargs, operands, outputs[0])
         if sizes is not None:
@@ -239,7 +239,14 @@ class Flow(TorchDispatchMode):
         return [Operand(part, self.mirror, rowwise=True, soft=True) for part in tensors_of(parts)]
 
     def _store(
-        self, outputs: list[Tensor], labels: Any, operands: Sequence[Operand], plan: _Plan, args: tuple, kwargs: dict
+        self,
+        outputs: list[Tensor],
+        labels: Any,
+        operands: Sequence[Operand],
+        plan: _Plan,
+        args: tuple,
+        kwargs: dict,
+        values: Callable[[], Tensor] | None,
     ) -> None:
         several = labels if isinstance(labels, list) else [labels] * len(outputs)
         inputs = {id(x.tensor.untyped_storage()) for x in operands} if not plan.mutates else ()
@@ -247,7 +254,9 @@ class Flow(TorchDispatchMode):
             if id(output.untyped_storage()) in inputs:
                 continue  # a view, though the schema does not say so
             written = Labels.full(output.shape, each) if isinstance(each, int) else each
-            self.mirror.write(output, unassumed(written) if is_absent(output) else written)
+            if is_absent(output):
+                written = unassumed(written, values if output.is_floating_point() else None)
+            self.mirror.write(output, written)
         for output in outputs[len(several) :]:
             self.mirror.write(output, Labels.full(output.shape, self._unknown(plan, operands)))
         for position, name in plan.unreturned:
@@ -258,7 +267,7 @@ class Flow(TorchDispatchMode):
 
 
 def _values(plan: _Plan, result: Tensor, operands: Sequence[Operand], args: tuple, kwargs: dict) -> Tensor:
-    """What an elementwise op makes of its operands' values and stand-ins, in a shape that broadcasts to its result's."""
+    """What an elementwise op makes of its operands' values and stand-ins; its shape broadcasts to the result's."""
     if not is_absent(result):
         return result
     labels = {id(x.tensor): x.labels for x in operands}

@@ -13,8 +13,10 @@ import torch
 CONTROL_FLOW = "token-dependent control flow"
 LEAVES = "the value goes on in Python, where no label follows"
 
-_FLOW = str(Path(__file__).parent)
-_CHECKPOINTS = str(Path(__file__).parent.parent / "checkpoints")  # looks at tensors of the run, decides nothing in it
+_PACKAGE = Path(__file__).parent.parent
+_OWN = str(_PACKAGE)  # looks at tensors of the run and hands them over, decides nothing in it
+_BUILT_IN = str(_PACKAGE / "subjects" / "method1_v3")  # of this package, and a subject
+_BELOW = (str(_PACKAGE / "flow"), str(_PACKAGE / "checkpoints"))  # runs between an op and the user's line
 _TORCH = str(Path(torch.__file__).parent)
 
 # Functions that branch on tokens only to warn: they return nothing and write to no tensor. Read before you add one.
@@ -107,14 +109,15 @@ def _only_warns(place: Place | None) -> bool:
 
 def is_user_code(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    return not (file.startswith((_FLOW, _CHECKPOINTS, _TORCH, "<")))
+    return file.startswith(_BUILT_IN) or not file.startswith((_OWN, _TORCH, "<"))
 
 
 def here() -> Place | None:
-    """The innermost line outside torch and this package."""
+    """The innermost line of the subject: outside torch, and called by this package."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not is_user_code(frame):
-        frame = frame.f_back
+        file = frame.f_code.co_filename
+        frame = None if file.startswith(_OWN) and not file.startswith(_BELOW) else frame.f_back
     if frame is None:
         return None
     return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)

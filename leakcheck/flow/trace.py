@@ -15,7 +15,7 @@ from leakcheck.flow.escapes import Escapes
 from leakcheck.flow.labels import GENERIC, KNOWN, LARGEST, UNWRITTEN, Labels
 from leakcheck.flow.reports import CONTROL_FLOW, Hole, Reports, SoftMask
 from leakcheck.flow.storage import Mirror
-from leakcheck.flow.widening import explained
+from leakcheck.flow.widening import explained, unexplained
 from leakcheck.subjects.kernels import as_unwatched
 from leakcheck.subjects.state import preserved
 from leakcheck.subjects.subject import logits_of
@@ -90,7 +90,9 @@ def trace(
     with preserved(model), torch.no_grad():
         tracer, output = traced(lambda: logits_of(run(source)), model, source, labels)
         seen = tracer.read(output)
-        if tracer.reports.widened:
+        if tracer.reports.widened and tracer.weightless:
+            unexplained(tracer.reports)
+        elif tracer.reports.widened:
             explained(run, source, tracer.reports)
     return conclude(tracer, seen, valid, limit)
 

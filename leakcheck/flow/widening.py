@@ -77,6 +77,13 @@ def explained(run: Callable[[Tensor], Any], source: Tensor, reports: Reports) ->
             reports.hole_at(place, "aten::nonzero", CONTROL_FLOW, f"how often a loop runs; {reason}")
 
 
+def unexplained(reports: Reports) -> None:
+    """Every widened loop is a hole, where the model has no values and cannot be run."""
+    for place in sorted(reports.widened, key=str):
+        carries = "how often a loop runs; without weights it cannot be run to compare"
+        reports.hole_at(place, "aten::nonzero", CONTROL_FLOW, carries)
+
+
 def _inputs_that_hit_little(source: Tensor) -> list[Tensor]:
     """The inputs themselves, the same token everywhere, and short beginnings."""
     return [source, source[:1, :1].expand_as(source[:1]).clone(), source[:1, :1].clone(), source[:1, :2].clone()]

@@ -58,6 +58,7 @@ class Probed:
     pairs_total: int
     padded_queries: int
     vacuous: bool
+    with_later: tuple[int, ...]  # the positions that have a later one beside padding
     unconfirmed: str
     independent: bool
     repeatable: bool
@@ -140,14 +141,15 @@ class Prober:
 
         covered = torch.stack([batch.covered_pairs for batch in work]).any(0)
         with running.configured(self.model, configuration):
-            first = {batch.mirrored: batch for batch in reversed(work)}.values()
-            planted = [c for batch in first for c in self._planted(outcome, batch, configuration, independent)]
+            first = {batch.mirrored: (batch, single) for batch, single in reversed([*zip(work, measured, strict=True)])}
+            planted = [c for pair in first.values() for c in self._planted(*pair, configuration, independent)]
         return Probed(
             logits=outcome.logits,
             readings=outcome.readings,
             pairs_covered=int(covered.sum()),
             pairs_total=configuration.contract.pairs(self.seq),
             padded_queries=int((~work[0].valid).sum()),
+            with_later=tuple(work[0].valid.nonzero()[:-1, 0].tolist()),
             unconfirmed=outcome.unconfirmed,
             vacuous=not any(m.past_effect for m in outcome.single),
             independent=independent,
@@ -204,7 +206,7 @@ class Prober:
         return max(difference, measured.twin_delta) <= tolerance
 
     def _planted(
-        self, outcome: "_Outcome", batch: Batch, configuration: Configuration, independent: bool
+        self, batch: Batch, measured: Measurement, configuration: Configuration, independent: bool
     ) -> list[Control]:
         """A leak planted behind the embedding must be seen in the output, in the gradient and locally."""
         plant = batch.plant
@@ -219,7 +221,7 @@ class Prober:
         seen = [Control(f"{name}: output", "delta", planted.logits.output > 0)]
         if planted.embedded:
             seen.append(Control(f"{name}: gradient", "delta", planted.logits.gradient > 0))
-        local = measure.planted_local([r for r, _ in outcome.single[0].readings], batch, plant)
+        local = measure.planted_local([r for r, _ in measured.readings], batch, plant)
         if local is not None:
             seen.append(Control(f"one position of a stage's output reads {whom}: local", "delta", local > 0))
         return seen

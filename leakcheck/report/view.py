@@ -29,6 +29,22 @@ _ESTABLISHED = {
     Verdict.LEAK: "the future reaches the past",
     Verdict.NOT_APPLICABLE: "nothing to measure",
 }
+# The same under a contract other than strict causality.
+_KEPT = {
+    Verdict.PROVEN: "no output depends on an input that the contract {contract} hides",
+    Verdict.OPEN: "measured to keep to the contract {contract}, not proven",
+    Verdict.SUSPECT: "signs that the contract {contract} is broken, no witness",
+    Verdict.LEAK: "the contract {contract} is broken",
+    Verdict.NOT_APPLICABLE: "nothing to measure",
+}
+_SEEN = {
+    Verdict.PROVEN: "every position depends on a later input",
+    Verdict.OPEN: "the harness missed a known answer",
+    Verdict.SUSPECT: "some position moved with no later input, which is no proof that it depends on none",
+    Verdict.LEAK: "some position depends on no later input",
+    Verdict.NOT_APPLICABLE: "nothing to measure",
+}
+CAUSAL, BIDIRECTIONAL = "causal", "bidirectional"
 _HOLES = {code.id for code in (NO_RULE, OPAQUE, CONTROL_FLOW)}
 _WARNED = f"exit {ExitCode.GATE_HOLDS}: gate holds with a warning, exit {ExitCode.INCONCLUSIVE} under --strict"
 _EXIT = {
@@ -41,11 +57,23 @@ _EXIT = {
 
 
 def subject_line(result: AuditResult) -> str:
+    """What was audited; what it reads only where that is no matter of course, and a contract only if it is another."""
     subject = result.subject
-    return (
-        f"{subject.spec}: {subject.class_name}, {subject.parameters:,} parameters, seq_len {subject.seq_len}, "
-        f"{subject.weights} weights"
-    )
+    if subject.full_size is not None:
+        full = subject.full_size
+        line = (
+            f"{subject.spec}: {subject.class_name}; proof: full size, {full.parameters:,} parameters, weight-free, "
+            f"seq_len {full.seq_len}; probes: a shrunken copy of {subject.parameters:,} parameters, "
+            f"seq_len {subject.seq_len}, {subject.weights} weights"
+        )
+    else:
+        line = (
+            f"{subject.spec}: {subject.class_name}, {subject.parameters:,} parameters, seq_len {subject.seq_len}, "
+            f"{subject.weights} weights"
+        )
+    if not subject.inputs.startswith("int[batch, time]"):
+        line += f", reads {subject.inputs}" if subject.inputs else ""
+    return line if subject.contract == CAUSAL else f"{line}, contract {subject.contract}"
 
 
 def headline(result: AuditResult) -> str:
@@ -79,7 +107,8 @@ def sections(result: AuditResult) -> list[Section]:
 
 
 def _positions(result: AuditResult) -> str:
-    return counted(result.subject.seq_len, "position")
+    proven = result.subject.full_size or result.subject
+    return counted(proven.seq_len, "position")
 
 
 def _missed(result: AuditResult) -> list[str]:
@@ -89,6 +118,10 @@ def _missed(result: AuditResult) -> list[str]:
 def _established(result: AuditResult) -> str:
     if result.verdict is Verdict.OPEN and _missed(result):
         return "the harness missed a known answer"
+    if result.subject.contract == BIDIRECTIONAL:
+        return _SEEN[result.verdict]
+    if result.subject.contract != CAUSAL:
+        return _KEPT[result.verdict].format(contract=result.subject.contract)
     return _ESTABLISHED[result.verdict]
 
 
@@ -97,6 +130,8 @@ def _evidence(result: AuditResult) -> str:
     everywhere = counted(len(measured), "configuration")
     affected = [c for c in measured if c.verdict is result.verdict]
     match result.verdict:
+        case _ if result.subject.contract == BIDIRECTIONAL:
+            return f"{len(affected)} of {everywhere}; shown by inputs that were changed, {_positions(result)}."
         case Verdict.LEAK:
             return _witness(result, affected, everywhere)
         case Verdict.SUSPECT:
@@ -122,7 +157,8 @@ def _witness(result: AuditResult, leaking: Sequence[ConfigurationResult], everyw
     if not leaking:
         return "See the findings."
     top = max(leaking, key=lambda c: magnitude(c.output_delta))
-    moved = f"A change of future tokens moved a past output by {number(top.output_delta)} under {top.id}; "
+    whose = "future tokens moved a past" if result.subject.contract == CAUSAL else "what it hides moved an"
+    moved = f"A change of {whose} output by {number(top.output_delta)} under {top.id}; "
     evidence = f"{moved if top.output_delta else ''}{len(leaking)} of {everywhere} {_verb(leaking)}."
     first = next((f for f in result.findings if f.verdict is Verdict.LEAK and f.file), None)
     if first:
@@ -163,7 +199,7 @@ def configuration_section(configurations: Sequence[ConfigurationResult]) -> Sect
     )
     padded = sum(c.padded_queries for c in configurations)
     lines = ["Columns: the attention mask given. Number: how far a past output moved."]
-    if any(c.verdict is Verdict.PROVEN for c in configurations):
+    if any(c.verdict is Verdict.PROVEN and BIDIRECTIONAL not in c.policies for c in configurations):
         lines.append(f"PROVEN: {REACH}, for this mask and length.")
     if padded:
         moved = sum(c.padded_queries_moved for c in configurations)

@@ -56,17 +56,20 @@ class Front(nn.Module):
         below = [a.below for a in self.inputs.audited.values() if a.below]
         return self.table.num_embeddings if self.table is not None else min(below)
 
-    def forward(self, ids: Tensor) -> dict[str, Any]:
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The ids, and with features their vectors `[batch, seq, features]`, of all arguments side by side."""
         ids = self.ids(ids)
-        rows, seq = ids.shape
-        features = dict.fromkeys(self.widths)
-        if self.table is not None:
-            vectors = self.table(ids).split(list(self.widths.values()), -1)  # each [batch, seq, features]
-            features = dict(zip(self.widths, vectors, strict=True))
+        return ids, None if self.table is None else self.table(ids)
+
+    def arguments(self, ids: Tensor, vectors: Tensor | None) -> dict[str, Any]:
+        """The arguments of one call."""
+        features = {}
+        if vectors is not None:
+            features = dict(zip(self.widths, vectors.split(list(self.widths.values()), -1), strict=True))
         return {
-            name: self._argument(name, a, ids, features.get(name), rows, seq)
+            name: self._argument(name, a, ids, features.get(name))
             if isinstance(a, Argument)
-            else self._given(a, rows)
+            else self._given(a, len(ids))
             for name, a in self.inputs.arguments.items()
         }
 
@@ -75,7 +78,8 @@ class Front(nn.Module):
             return value[:1].expand(rows, *value.shape[1:])
         return value
 
-    def _argument(self, name: str, a: Argument, ids: Tensor, features: Tensor | None, rows: int, seq: int) -> Tensor:
+    def _argument(self, name: str, a: Argument, ids: Tensor, features: Tensor | None) -> Tensor:
+        rows, seq = ids.shape
         sizes = [axis if isinstance(axis, int) else rows if axis == BATCH else seq for axis in a.axes]
         if a.kind == "bool":
             return torch.ones(sizes, dtype=torch.bool)
@@ -170,6 +174,8 @@ class Adapter(nn.Module):
         """The module whose output `[batch, seq, ...]` stands for the inputs: there leaks are planted."""
         if self.front.table is not None:
             return self.front.table
+        if self.by_rows:
+            return self.front.ids
         if self._reads is None:
             self._reads = _embedding_of_ids(self) or ""
         return self.audited.get_submodule(self._reads) if self._reads else self.front.ids
@@ -185,29 +191,36 @@ class Adapter(nn.Module):
         return not isinstance(self.audited, torch.fx.GraphModule)
 
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        if self.by_rows:
-            return torch.cat([self._run(row[None], None) for row in ids])
-        return self._run(ids, attention_mask)
+        ids, vectors = self.front(ids)
+        if not self.by_rows:
+            return self._rows(self._call(ids, vectors, attention_mask), ids)
+        each = [slice(row, row + 1) for row in range(len(ids))]
+        return torch.cat(
+            [self._rows(self._call(ids[r], None if vectors is None else vectors[r], None), ids[r]) for r in each]
+        )
 
-    def _run(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        output = self.call(ids, attention_mask)
-        leaves = dict(named_tensors(output))
-        missing = self.results.keys() - leaves.keys()
-        if missing:
-            raise SubjectCrash(
-                f"the forward returned no output {min(missing)!r}; it returned {', '.join(leaves) or 'none'}"
-            )
-        rows = [aligned(leaves[name], result, *ids.shape) for name, result in self.results.items()]
-        return torch.cat(rows, -1) if len(rows) > 1 else rows[0]
+    def outputs(self, ids: Tensor) -> dict[str, Tensor]:
+        """The tensors that the model itself returns for ids `[batch, seq]`, by name."""
+        ids, vectors = self.front(ids)
+        return dict(named_tensors(self._call(ids, vectors, None)))
 
-    def call(self, ids: Tensor, attention_mask: Tensor | None = None) -> Any:
-        """What the model itself returns for ids `[batch, seq]`."""
-        arguments = self.front(ids)
+    def _call(self, ids: Tensor, vectors: Tensor | None, attention_mask: Tensor | None) -> Any:
+        arguments = self.front.arguments(ids, vectors)
         if attention_mask is not None and self.mask_argument:
             arguments[self.mask_argument] = attention_mask
         if "use_cache" not in arguments and "use_cache" in forward_parameters(self.audited):
             arguments["use_cache"] = False
         return called(self.audited, arguments)
+
+    def _rows(self, output: Any, ids: Tensor) -> Tensor:
+        """The audited outputs side by side, `[batch, seq, channels]`."""
+        leaves = dict(named_tensors(output))
+        missing = self.results.keys() - leaves.keys()
+        if missing:
+            returned = ", ".join(leaves) or "no tensor"
+            raise SubjectCrash(f"the forward returned no output {min(missing)!r}; it returned {returned}")
+        rows = [aligned(leaves[name], result, *ids.shape) for name, result in self.results.items()]
+        return torch.cat(rows, -1) if len(rows) > 1 else rows[0]
 
 
 def _embedding_of_ids(adapter: Adapter) -> str | None:
@@ -226,7 +239,7 @@ def _embedding_of_ids(adapter: Adapter) -> str | None:
             handles.append(module.register_forward_hook(seen))
     try:
         with torch.no_grad(), suppress(Exception):  # it is run again where that is told
-            adapter.call(ids)
+            adapter.outputs(ids)
     finally:
         for handle in handles:
             handle.remove()

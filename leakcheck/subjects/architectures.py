@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from leakcheck.subjects.library import IN_FLOAT32
 from leakcheck.subjects.shrink import shrink
 from leakcheck.subjects.subject import randomise
 
@@ -71,8 +72,6 @@ def build(model_type: str, seed: int = 0) -> PreTrainedModel:
         config.is_decoder = True
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = model_class._from_config(
-            shrink(config, **copy.deepcopy(TOY.get(model_type, {}))), dtype=torch.float32
-        ).eval()
+        model = model_class._from_config(shrink(config, **copy.deepcopy(TOY.get(model_type, {}))), **IN_FLOAT32).eval()
     randomise(model, seed)
     return model

@@ -22,10 +22,13 @@ class Free:
     time: bool = True
 
 
-def described(arguments: Mapping[str, Any], model: nn.Module, free: Free | None = None) -> Inputs:
+def described(
+    arguments: Mapping[str, Any], model: nn.Module, free: Free | None = None, bound: int | None = None
+) -> Inputs:
     """Inputs that vary the first argument that looks like tokens `[batch, time]` or features, the rest as it was given.
 
-    Without `free` the time is held where another argument has it too: a mask of the example's length, positions.
+    Tokens are below `bound`, else below what the model's embeddings tell. Without `free` the time is held where another
+    argument has it too: a mask of the example's length, positions.
 
     Raises:
         UsageError: no argument is a tensor with a batch and a time.
@@ -44,7 +47,7 @@ def described(arguments: Mapping[str, Any], model: nn.Module, free: Free | None 
     axes[time] = TIME
     if free.batch:
         axes[batch] = BATCH
-    below = None if value.is_floating_point() else _bound(value, model)
+    below = None if value.is_floating_point() else bound or _bound(value, model)
     audited = Argument("float" if below is None else "int", tuple(axes), below, fixed=None if free.time else steps)
     return Inputs({n: audited if n == name else v for n, v in arguments.items()}, rows=rows if free.batch else None)
 

@@ -37,4 +37,12 @@ def _inputs(path: Path, program: Any) -> Inputs:
     if first is None:
         raise UsageError(f"{path}: none of its inputs is a tensor with a batch and positions")
     batch, time = (not isinstance(size, int) for size in shapes[first][:2])
-    return described(given, program.module(), Free(batch, time))
+    return described(given, program.module(), Free(batch, time), _vocabulary(program, first))
+
+
+def _vocabulary(program: Any, name: str) -> int | None:
+    """How many rows the table has that an embedding looks this input up in."""
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.embedding.default and node.args[1].name == name:
+            return int(node.args[0].meta["val"].shape[0])
+    return None

@@ -27,6 +27,13 @@ class Function(nn.Module):
         return Function(_rebound(self.function, copies)).train(self.training)
 
 
+def class_name(model: nn.Module) -> str:
+    """Of a function its own name."""
+    if isinstance(model, Function):
+        return getattr(model.function, "__qualname__", type(model.function).__name__)
+    return type(model).__name__
+
+
 _EMPTY = CellType()
 
 

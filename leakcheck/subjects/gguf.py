@@ -4,11 +4,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from leakcheck.errors import UsageError
+from leakcheck.subjects.library import IN_FLOAT32
 from leakcheck.subjects.refusal import refusing
 
 NEEDED = ("gguf", "accelerate")  # what transformers imports to read such a file
@@ -31,6 +31,6 @@ def load_gguf(path: Path) -> tuple[nn.Module, str]:
         config = AutoConfig.from_pretrained(path.parent, **where)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise UsageError(f"{path}: transformers has no causal language model of model_type {config.model_type!r}")
-        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
+        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, **IN_FLOAT32, **where)
     model.is_quantized = False  # no more: the flag forbids `.float()` and `.double()`
     return model, "given (dequantised)"

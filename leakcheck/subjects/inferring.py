@@ -44,6 +44,13 @@ def readable(
         raise
 
 
+def like(small: nn.Module, model: nn.Module) -> nn.Module:
+    """`model`, of the same class at another size and maybe without weights, read as `small` is."""
+    if not isinstance(small, Adapter):
+        return model
+    return Adapter(model, Inputs(dict(next(candidates(model)))), small.results)
+
+
 @torch.no_grad()
 def _returns_logits(model: nn.Module) -> bool:
     if isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder:

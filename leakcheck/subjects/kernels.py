@@ -18,7 +18,8 @@ _CHOOSING = frozenset({"torch.nn.modules.activation", "torch.nn.modules.transfor
 @contextmanager
 def as_unwatched() -> Iterator[None]:
     """Inside, torch's modules choose their kernels as if no function mode were active."""
-    original = torch.overrides.has_torch_function
+    overrides: Any = torch.overrides  # a function is no variable for type checkers
+    original = overrides.has_torch_function
 
     def has_torch_function(relevant: Sequence[Any]) -> bool:
         choosing = sys._getframe(1).f_globals.get("__name__") in _CHOOSING
@@ -26,8 +27,8 @@ def as_unwatched() -> Iterator[None]:
             return False
         return original(relevant)
 
-    torch.overrides.has_torch_function = has_torch_function
+    overrides.has_torch_function = has_torch_function
     try:
         yield
     finally:
-        torch.overrides.has_torch_function = original
+        overrides.has_torch_function = original

@@ -6,9 +6,9 @@ from itertools import chain
 from math import ceil
 
 from torch import nn
-from transformers import PreTrainedConfig
 
 from leakcheck.errors import UsageError
+from leakcheck.subjects.library import PreTrainedConfig
 
 DEFAULT = 13
 CAP = 512
@@ -37,7 +37,7 @@ _FOREIGN = re.compile(r".*(vision|audio|image|video).*|.*_token_(id|index)")
 _POSITION_TABLE = re.compile(r"(.*[._])?(wpe|pos|.*position.*|pos_.*|.*_pos)")
 
 
-def derive_seq_len(config: PreTrainedConfig | None, model: nn.Module | None = None) -> int:
+def derive_seq_len(config: PreTrainedConfig | None, model: nn.Module | None = None, at_least: int = 2) -> int:
     """A length that crosses two boundaries of every window, chunk, block and kernel, and leaves a partial tail.
 
     The length never exceeds the model's maximum. It is not the size, or half the size, of another axis, because
@@ -47,7 +47,7 @@ def derive_seq_len(config: PreTrainedConfig | None, model: nn.Module | None = No
     """
     longest = min(CAP, max_seq_len(config, model) or CAP)
     steps = [size for size in _step_sizes(config) if size < longest]
-    wanted = min(longest, max([DEFAULT, *(2 * size + ceil(size / 2) for size in steps)]))
+    wanted = min(longest, max([DEFAULT, at_least, *(2 * size + ceil(size / 2) for size in steps)]))
     taken = _axis_sizes(config, model)
     candidates = chain(range(wanted, longest + 1), range(wanted - 1, 1, -1))
     return next((n for n in candidates if n not in taken and all(n % size for size in steps)), wanted)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from leakcheck.errors import SubjectCrash, UsageError
@@ -22,13 +22,14 @@ from leakcheck.subjects.builtin import build_builtin
 from leakcheck.subjects.exported import load_program
 from leakcheck.subjects.gguf import load_gguf
 from leakcheck.subjects.hub import PREFIX, snapshot
-from leakcheck.subjects.inferring import readable, running_length
+from leakcheck.subjects.inferring import like, readable, running_length
 from leakcheck.subjects.inputs import Inputs
-from leakcheck.subjects.lengths import derive_seq_len, validate_seq_len
+from leakcheck.subjects.lengths import derive_seq_len, max_seq_len, validate_seq_len
+from leakcheck.subjects.library import IN_FLOAT32, PreTrainedConfig
 from leakcheck.subjects.names import BUILTIN
 from leakcheck.subjects.pythonfile import load_file, load_module
 from leakcheck.subjects.refusal import refusing
-from leakcheck.subjects.saved import build_config, load_folder
+from leakcheck.subjects.saved import SHRUNK, build_config, full_size, load_folder
 from leakcheck.subjects.subject import Subject, input_embedding, randomise, unwrapped
 
 SEED = 0
@@ -37,23 +38,39 @@ _DOTTED = re.compile(r"\w+(\.\w+)*")
 
 
 def load(
-    spec: str, *, seq_len: int | None = None, inputs: Inputs | None = None, trust_remote_code: bool = False
+    spec: str,
+    *,
+    seq_len: int | None = None,
+    at_least: int = 2,
+    inputs: Inputs | None = None,
+    no_weights: bool = False,
+    trust_remote_code: bool = False,
 ) -> Subject:
     """The subject that a SPEC names: in float32, in eval mode, and the same at every call.
 
     A SPEC is a built-in name, a folder that `save_pretrained` wrote, `hf:ORG/NAME`, a `config.json`, a `.gguf` or
     `.pt2` file, `file.py`, `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random",
     "given" (by files of weights) or "as built" (by a factory). `seq_len` replaces the length that is derived from the
-    configuration, `inputs` what the model or its factory says of what it reads. Code that a folder brings along runs
-    only with `trust_remote_code`.
+    configuration, which is `at_least` so many; `inputs` what the model or its factory says of what it reads. With
+    `no_weights` a folder is taken for its configuration alone, and so is one whose weights do not fit in memory. A
+    large configuration is built small, and at its full size without weights: `Subject.full`. Code that a folder brings
+    along runs only with `trust_remote_code`.
 
     Raises:
         UsageError: the SPEC names nothing that can be loaded, or `seq_len` or `inputs` do not fit the model.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model, weights, described = _model(spec, trusted=trust_remote_code)
-        return prepared(spec, model, weights, seq_len=seq_len, inputs=inputs or described)
+        named = str(snapshot(spec, weights=not no_weights)) if spec.startswith(PREFIX) else spec
+        model, weights, described = _model(named, no_weights, trust_remote_code)
+        full = full_size(Path(named), trusted=trust_remote_code) if weights.startswith(SHRUNK) else None
+        if full is None:
+            return prepared(spec, model, weights, seq_len=seq_len, at_least=at_least, inputs=inputs or described)
+        copy = prepared(spec, model, weights, at_least=at_least)
+        longest = max_seq_len(_config_of(unwrapped(copy.model)), copy.model)
+        if seq_len is not None and (longest is None or seq_len <= longest):
+            copy = replace(copy, seq_len=seq_len)
+        return replace(copy, full=_subject(spec, like(copy.model, full), "none", seq_len, at_least))
 
 
 def prepared(
@@ -62,6 +79,7 @@ def prepared(
     weights: str,
     *,
     seq_len: int | None = None,
+    at_least: int = 2,
     inputs: Inputs | None = None,
     examples: Mapping[str, torch.Tensor] | None = None,
 ) -> Subject:
@@ -79,17 +97,7 @@ def prepared(
     model = readable(model, inputs, spec, examples).eval()
     if weights.startswith("random"):
         randomise(model, SEED)
-    config = _config_of(unwrapped(model))
-    if seq_len is not None:
-        validate_seq_len(seq_len, config, model)
-    subject = Subject(
-        spec=spec,
-        model=model,
-        vocab_size=model.vocabulary if isinstance(model, Adapter) else _vocab_size(spec, model),
-        seq_len=seq_len or derive_seq_len(config, model),
-        weights=weights,
-        rebuild=_rebuild_of(model, random=weights.startswith("random")),
-    )
+    subject = _subject(spec, model, weights, seq_len, at_least)
     if not isinstance(model, Adapter):
         return subject
     length = model.fixed_length or seq_len or running_length(model, subject.seq_len)
@@ -98,13 +106,29 @@ def prepared(
     return replace(subject, seq_len=length)
 
 
-def _model(spec: str, *, trusted: bool) -> tuple[Callable[..., Any], str, Inputs | None]:
+def _subject(spec: str, model: nn.Module, weights: str, seq_len: int | None, at_least: int) -> Subject:
+    config = _config_of(unwrapped(model))
+    if seq_len is not None:
+        validate_seq_len(seq_len, config, model)
+    return Subject(
+        spec=spec,
+        model=model,
+        vocab_size=model.vocabulary if isinstance(model, Adapter) else _vocab_size(spec, model),
+        seq_len=seq_len or derive_seq_len(config, model, at_least),
+        weights=weights,
+        rebuild=_rebuild_of(model, random=weights.startswith("random")),
+    )
+
+
+def _model(spec: str, no_weights: bool, trusted: bool) -> tuple[Callable[..., Any], str, Inputs | None]:
     """The model, where its weights come from, and what it reads where that is said."""
+    path = _path(spec)
+    if no_weights and not path.is_dir() and path.suffix != ".json":
+        raise UsageError(f"--no-weights: {spec} is built as its code says; give a folder or a config.json")
     if spec in BUILTIN:
         return build_builtin(spec), "random", None
-    path = snapshot(spec) if spec.startswith(PREFIX) else _path(spec)
     if path.is_dir():
-        return *load_folder(path, trusted=trusted), None
+        return *(build_config if no_weights else load_folder)(path, trusted=trusted), None
     if path.suffix == ".json" and path.is_file():
         return *build_config(path, trusted=trusted), None
     if path.suffix == ".pt2" and path.is_file():
@@ -173,7 +197,7 @@ def _rebuild(model: PreTrainedModel, random: bool, overrides: Mapping[str, Any])
         torch.manual_seed(SEED)
         for name, value in overrides.items():
             setattr(config, name, value)
-        rebuilt = type(model)._from_config(config, dtype=torch.float32).float().eval()
+        rebuilt = type(model)._from_config(config, **IN_FLOAT32).float().eval()
     if random:
         randomise(rebuilt, SEED)
     shapes = {name: parameter.shape for name, parameter in rebuilt.named_parameters()}

@@ -7,12 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeGuard
 
-import torch
 from torch import nn
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from leakcheck.errors import UsageError
 from leakcheck.subjects.inputs import Inputs
+from leakcheck.subjects.library import IN_FLOAT32, PreTrainedConfig
 from leakcheck.subjects.refusal import refusing
 from leakcheck.subjects.shrink import shrink
 from leakcheck.subjects.userimport import imported_file, imported_module
@@ -77,7 +77,7 @@ def _causal_lm_classes(module: ModuleType) -> list[str]:
         if _is_model_class(value)
         and not name.startswith("_")
         and value.__module__ == module.__name__
-        and ("ForCausalLM" in name or issubclass(value, GenerationMixin))
+        and ("ForCausalLM" in name or value.can_generate())
     ]
 
 
@@ -105,7 +105,7 @@ def _build_small(model_class: type[PreTrainedModel], module: ModuleType, where: 
     name = model_class.__name__
     with refusing(f"{where}: {name} could not be built small", advice="; give a factory: file.py:factory"):
         config = shrink(_config_class(model_class, module)())
-        return model_class._from_config(config, dtype=torch.float32)
+        return model_class._from_config(config, **IN_FLOAT32)
 
 
 def _config_class(model_class: type[PreTrainedModel], module: ModuleType) -> type[PreTrainedConfig]:

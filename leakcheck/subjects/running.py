@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from leakcheck.config import Configuration
-from leakcheck.errors import LeakcheckError, SubjectCrash, UsageError
-from leakcheck.subjects import state
+from leakcheck.errors import LeakcheckError, SubjectCrash
+from leakcheck.subjects import backends, state
 from leakcheck.subjects.kernels import as_unwatched
 from leakcheck.subjects.subject import logits_of, unwrapped
 
@@ -40,10 +40,7 @@ def configured(
         logging.set_verbosity_error()
         switchable: Any = unwrapped(model)  # nn.Module types every attribute as a tensor or a module
         if isinstance(switchable, PreTrainedModel) and configuration.attention != "default":
-            switchable.set_attn_implementation(configuration.attention)
-            if switchable.config._attn_implementation != configuration.attention:
-                what = f"{type(switchable).__name__} cannot be switched to attention"
-                raise UsageError(f"{what} {configuration.attention!r}")
+            backends.switch(switchable, configuration.attention)
         model.train(configuration.mode != "eval")
         for name in configuration.accepted:
             switchable.get_submodule(name).eval()

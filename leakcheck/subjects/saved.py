@@ -2,24 +2,31 @@
 
 import copy
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 import leakcheck.subjects.method1_v3  # noqa: F401  (registers the model type "method1-v3")
 from leakcheck.errors import UsageError
+from leakcheck.subjects.library import IN_FLOAT32, PreTrainedConfig
 from leakcheck.subjects.refusal import refusing
 from leakcheck.subjects.shrink import shrink
+from leakcheck.subjects.weightless import weightless
 from leakcheck.subjects.weights import weight_files
 
 LARGEST_UNSHRUNK = 2_000_000  # parameters
+SHRUNK = "random (shrunk copy"  # how the word on such weights begins
 
 
 def load_folder(folder: Path, *, trusted: bool = False) -> tuple[nn.Module, str]:
     """The causal LM in a folder, and whether its weights are all given. `trusted`: whether its own code may run.
+
+    If they do not fit in memory, a model of its configuration with random weights, as `build_config` makes it.
 
     Raises:
         UsageError: no configuration, no weights, they do not fit together, or the folder's own code would have to run.
@@ -28,11 +35,15 @@ def load_folder(folder: Path, *, trusted: bool = False) -> tuple[nn.Module, str]
         raise UsageError(f"{folder}: no config.json in this folder; give one that save_pretrained wrote, or file.py")
     config = _read_config(folder / "config.json", trusted=trusted)
     files = weight_files(folder)
+    needed, available = weights_in_memory(folder, files), available_memory()
+    if needed > available:
+        why = f"its weights need {_gigabytes(needed)} of memory, {_gigabytes(available)} are there"
+        return build_config(folder, why, trusted=trusted)
     with refusing(f"{folder}: the model could not be loaded"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            **IN_FLOAT32,
             local_files_only=True,
             trust_remote_code=trusted,
             use_safetensors=files[0].suffix == ".safetensors",
@@ -51,20 +62,59 @@ def load_folder(folder: Path, *, trusted: bool = False) -> tuple[nn.Module, str]
     return model, ", ".join(["given", *filter(None, notes)]).replace("given, ", "given, but ")
 
 
-def build_config(path: Path, *, trusted: bool = False) -> tuple[nn.Module, str]:
-    """A causal LM of this configuration with random weights, and a word on them; shrunk if it is large.
+def build_config(path: Path, why: str = "", *, trusted: bool = False) -> tuple[nn.Module, str]:
+    """A causal LM of this configuration, or of that in this folder, with random weights; shrunk if it is large.
+
+    The second result is a word on the weights, which repeats `why` they are not the folder's.
 
     Raises:
         UsageError: not the configuration of a causal LM, or one that cannot be built.
     """
+    path = _json(path)
     config = _read_config(path, trusted=trusted)
-    weights = "random"
+    notes = [why] if why else []
     with refusing(f"{path}: no model could be built from it"):
         if _parameter_count(config, trusted) > LARGEST_UNSHRUNK:
-            config, weights = shrink(config), "random (shrunk copy)"
+            config, notes = shrink(config), ["shrunk copy", *notes]
             config.name_or_path = str(path.parent)  # where transformers looks for code of its own
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trusted)
-    return model, weights
+        model = AutoModelForCausalLM.from_config(config, **IN_FLOAT32, trust_remote_code=trusted)
+    return model, f"random ({'; '.join(notes)})" if notes else "random"
+
+
+def full_size(path: Path, *, trusted: bool = False) -> nn.Module:
+    """The causal LM of this configuration, or of that in this folder, at its full size and without weights.
+
+    Raises:
+        UsageError: it cannot be built without weights.
+    """
+    config = _read_config(_json(path), trusted=trusted)
+    with refusing(f"{path}: the model could not be built without weights"):
+        return weightless(lambda: AutoModelForCausalLM.from_config(config, **IN_FLOAT32, trust_remote_code=trusted))
+
+
+def weights_in_memory(folder: Path, files: Sequence[Path]) -> int:
+    """How many bytes a folder's files of weights take in float32, into which they are loaded."""
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = stored.get("dtype") or stored.get("torch_dtype") or "float32"
+    dtype = getattr(torch, str(name), torch.float32)
+    return sum(file.stat().st_size for file in files) * 4 // dtype.itemsize
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping; where the system does not tell, all that there are."""
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"
+
+
+def _json(path: Path) -> Path:
+    return path / "config.json" if path.is_dir() else path
 
 
 def _read_config(path: Path, *, trusted: bool) -> PreTrainedConfig:
@@ -99,6 +149,5 @@ def _own_code(fields: dict[str, Any]) -> str:
 
 
 def _parameter_count(config: PreTrainedConfig, trusted: bool) -> int:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trusted)
+    model = weightless(lambda: AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trusted))
     return sum(parameter.numel() for parameter in model.parameters())

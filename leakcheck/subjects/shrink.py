@@ -2,13 +2,11 @@
 
 import inspect
 import re
-from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from leakcheck.subjects.lengths import BLOCK_SIZE, MAXIMUM, STEP
+from leakcheck.subjects.library import PreTrainedConfig, constructor_fields
 
 LAYERS = 3
 VOCABULARY = 97
@@ -86,7 +84,7 @@ def _constructor_fields(config: PreTrainedConfig) -> dict[str, Any]:
     parameters = inspect.signature(type(config)).parameters.values()
     accepted = {parameter.name for parameter in parameters}
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        accepted |= {field.name for field in fields(type(config))}
+        accepted |= constructor_fields(type(config))
     accepted |= {type(config).attribute_map.get(name, name) for name in accepted}
     try:
         computed = set(vars(type(config)())) - accepted

@@ -9,7 +9,6 @@ from torch import nn
 from leakcheck.errors import SubjectCrash
 from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.inputs import Inputs, Result
-from leakcheck.subjects.outputs import named_tensors
 
 _TRIALS = ((2, 24), (2, 48), (3, 24)), ((2, 240), (2, 480), (3, 240)), ((2, 3840), (2, 7680), (3, 3840))
 
@@ -49,7 +48,7 @@ def _shapes(model: nn.Module, inputs: Inputs, rows: int, seq: int) -> dict[str, 
     rows = 1 if adapter.by_rows else rows
     ids = torch.arange(rows * seq).reshape(rows, seq) % adapter.vocabulary
     with torch.no_grad():
-        return {name: tensor.shape for name, tensor in named_tensors(adapter.call(ids))}
+        return {name: tensor.shape for name, tensor in adapter.outputs(ids).items()}
 
 
 def _said(shapes: Mapping[str, torch.Size]) -> str:

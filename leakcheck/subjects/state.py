@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _device
-from transformers import PretrainedConfig
 from transformers.utils import logging
+
+from leakcheck.subjects.library import PreTrainedConfig
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def process() -> Iterator[None]:
 
 @contextmanager
 def modules(model: nn.Module) -> Iterator[None]:
-    """On exit every module and its configuration have the attributes that they had, and buffers their values.
+    """On exit every module and its configuration have the class and attributes that they had, buffers their values.
 
     Attributes hold the train flag, hooks, the attention backend, gradient checkpointing and what a forward caches;
     dictionaries and lists among them hold what they held.
@@ -58,7 +59,7 @@ def modules(model: nn.Module) -> Iterator[None]:
     values = [value for _, before in attributes for value in before.values()]
     tables = [(value, dict(value)) for value in values if isinstance(value, dict)]
     lists = [(value, list(value)) for value in values if isinstance(value, list)]
-    flags = [(module, module.training) for module in model.modules()]
+    flags = [(module, type(module), module.training) for module in model.modules()]
     buffers = [_valued(buffer) for buffer in model.buffers()]
     try:
         yield
@@ -68,19 +69,21 @@ def modules(model: nn.Module) -> Iterator[None]:
             table.update(before)
         for entries, held in lists:
             entries[:] = held
-        for module, training in flags:  # scripted modules keep them elsewhere
-            module.training = training
+        for module, cls, training in flags:
+            if type(module) is not cls:
+                module.__class__ = cls
+            module.training = training  # scripted modules keep it elsewhere
         for buffer in buffers:
             _put_value(*buffer)
 
 
-def _configurations(model: nn.Module) -> list[PretrainedConfig]:
+def _configurations(model: nn.Module) -> list[PreTrainedConfig]:
     """The configurations of all modules and those nested in them, each once."""
-    found: dict[int, PretrainedConfig] = {}
+    found: dict[int, PreTrainedConfig] = {}
     waiting = [vars(module).get("config") for module in model.modules()]
     while waiting:
         config = waiting.pop()
-        if isinstance(config, PretrainedConfig) and id(config) not in found:
+        if isinstance(config, PreTrainedConfig) and id(config) not in found:
             found[id(config)] = config
             waiting += vars(config).values()
     return list(found.values())

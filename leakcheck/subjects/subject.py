@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from leakcheck.config import MODES
 from leakcheck.errors import SubjectCrash
+from leakcheck.subjects import backends
 from leakcheck.subjects.adapter import Adapter
 
 
@@ -21,8 +22,9 @@ class Subject:
     `model` is in float32 and in eval mode. `seq_len` crosses at least two of the model's chunk, window or block
     boundaries and leaves a partial tail. `weights` says whether they are "random" or "given". `rebuild(overrides)`
     makes the same model with some configuration fields changed and the same weights wherever their shapes agree; it
-    is `None` for a subject without a configuration. A model that reads something else than token ids, or returns
-    something else than logits, is in an `Adapter`.
+    is `None` for a subject without a configuration. Where `model` is a shrunken copy, `full` is what it is a copy of:
+    at its full size, without weights (`weightless.py`); flow follows that one. A model that reads something else than
+    token ids, or returns something else than logits, is in an `Adapter`.
     """
 
     spec: str
@@ -31,6 +33,8 @@ class Subject:
     seq_len: int
     weights: str
     rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
+    full: "Subject | None" = None
+    live: bool = False  # handed over in Python: no command line names it
 
     @property
     def inputs(self) -> str:
@@ -48,10 +52,7 @@ class Subject:
     @property
     def attention_backends(self) -> tuple[str, ...]:
         """The backends that the model can be switched between; `("default",)` when it has no choice to offer."""
-        model = unwrapped(self.model)
-        if not isinstance(model, PreTrainedModel) or not model._can_set_attn_implementation():
-            return ("default",)
-        return ("eager", "sdpa") if model._supports_sdpa else ("eager",)
+        return backends.available(unwrapped(self.model))
 
     @property
     def takes_attention_mask(self) -> bool:

@@ -47,7 +47,8 @@ def _without_parameters() -> Iterator[None]:
             emptied[parameter] = _emptied(parameter)
         return emptied[parameter]
 
-    handle = register_module_parameter_registration_hook(hook)
+    registered: Any = hook  # torch's annotation forgets what it returns
+    handle = register_module_parameter_registration_hook(registered)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ from leakcheck.auditing.examine import Examiner
 from leakcheck.auditing.leaks import findings
 from leakcheck.auditing.verdicts import blame
 from leakcheck.checkpoints.reading import RECOMPUTE, STANDARD, Reading, Stage
-from leakcheck.config import Configuration
+from leakcheck.config import Configuration, Settings
 from leakcheck.findings import Verdict, worst
 from leakcheck.probes.probe import Decided
 from tests import models
@@ -73,7 +73,7 @@ def examined(model, configuration=PLAIN):
 
 
 def codes_of(model, result):
-    return [f.code for f in findings(subject_of(model), [result], seed=0)]
+    return [f.code for f in findings(subject_of(model), [result], Settings())]
 
 
 @pytest.mark.parametrize("strength", [1.0, 1e-4])

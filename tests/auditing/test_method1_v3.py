@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from leakcheck.auditing.examine import Examiner
 from leakcheck.auditing.leaks import findings
-from leakcheck.config import Configuration
+from leakcheck.config import Configuration, Settings
 from leakcheck.findings import Verdict
 from leakcheck.subjects import running
 from tests import models, oracle
@@ -74,7 +74,7 @@ def test_as_published_it_is_clean_where_a_mask_exists(attention, mask):
 
 def test_the_finding_says_that_the_mask_was_none_and_where_it_was_made():
     model = models.method1(materialize_causal_mask=False)
-    found = findings(subject_of(model), [examined(model, "sdpa")], seed=0)
+    found = findings(subject_of(model), [examined(model, "sdpa")], Settings())
     assert [f.code for f in found] == ["LC201", "LC101", "LC501"]
     assert "the mask is None" in found[0].message
     assert "`return None`" in found[0].message

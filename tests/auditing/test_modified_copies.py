@@ -6,7 +6,7 @@ import pytest
 
 from leakcheck.auditing.examine import Examiner
 from leakcheck.auditing.leaks import findings
-from leakcheck.config import Configuration
+from leakcheck.config import Configuration, Settings
 from leakcheck.findings import Verdict
 from tests import models, oracle
 from tests.models import SEQ, VOCAB, subject_of
@@ -28,9 +28,9 @@ PARENT_CALL = """        return super().forward(
             hidden_states,
             position_embeddings=position_embeddings,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            **attention_arguments(past_key_values),
             **kwargs,
-        )
+        )[:2]
 """
 SCORES = """        attn_output, _ = super().forward(
             hidden_states, position_embeddings=position_embeddings, attention_mask=attention_mask, **kwargs
@@ -157,7 +157,7 @@ def test_the_other_path_is_at_most_contaminated(case):
 
 def test_the_finding_names_the_stage_and_a_witness(case):
     copy, model, examined = case
-    found = findings(subject_of(model), [examined], seed=0)
+    found = findings(subject_of(model), [examined], Settings())
     stage, path, _ = copy.first
     first = next(f for f in found if f.code == ("LC501" if path == "recompute" else "LC101"))
     assert first.verdict is Verdict.LEAK

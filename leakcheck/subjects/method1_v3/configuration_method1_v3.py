@@ -1,7 +1,8 @@
 """Configuration of Method1_v3: LLaMA's, plus what is under audit."""
 
-from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
+
+from leakcheck.subjects.library import strict
 
 
 @strict

@@ -10,13 +10,19 @@ import copy
 import torch
 from torch import nn
 from transformers import LlamaForCausalLM, LlamaModel
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
-from transformers.masking_utils import create_causal_mask
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, repeat_kv
+from transformers.models.llama.modeling_llama import LlamaAttention, repeat_kv
 from transformers.utils import logging
-from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+
+from leakcheck.subjects.library import (
+    LlamaDecoderLayer,
+    attention_arguments,
+    capture_outputs,
+    create_causal_mask,
+    make_room,
+    merge_with_config_defaults,
+)
 
 from .configuration_method1_v3 import Method1Config_v3
 
@@ -48,9 +54,9 @@ class Method1LlamaAttention_v3(LlamaAttention):
             hidden_states,
             position_embeddings=position_embeddings,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            **attention_arguments(past_key_values),
             **kwargs,
-        )
+        )[:2]
 
     def forward_with_precomputed_weights(
         self,
@@ -78,8 +84,7 @@ class Method1LlamaAttention_v3(LlamaAttention):
         value_states = nn.functional.linear(hidden_states, v_proj_weight)
         value_states = value_states.view(batch, seq, -1, self.head_dim).transpose(1, 2)  # [batch, kv_heads, seq, dim]
         if past_key_values is not None:
-            while len(past_key_values.layers) <= cache_index:
-                past_key_values.layers.append(DynamicLayer())
+            make_room(past_key_values, cache_index)
             _, value_states = past_key_values.update(value_states, value_states, cache_index)
         value_states = repeat_kv(value_states, self.num_key_value_groups)  # [batch, heads, kv, dim]
 
@@ -216,7 +221,7 @@ class Method1LlamaModel_v3(LlamaModel):
         if self.gradient_checkpointing and self.training:
             use_cache, past_key_values = False, None
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+            past_key_values = DynamicCache()
 
         seen = past_key_values.get_seq_length() if past_key_values is not None else 0
         cache_position = torch.arange(seen, seen + inputs_embeds.shape[1], device=inputs_embeds.device)
