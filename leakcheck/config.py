@@ -104,3 +104,12 @@ class Settings:
     inputs: tuple[str, ...] = ()  # NAME=DESCRIPTION, see `subjects.inputs`
     outputs: tuple[str, ...] = ()
     no_weights: bool = False
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may take. `None` means: as much as there is."""
+
+    timeout: float | None = None  # seconds
+    memory: int | None = None  # bytes

@@ -36,3 +36,9 @@ class NothingChecked(LeakcheckError):
     """There was no position pair to compare; an empty audit is never a pass."""
 
     exit_code = ExitCode.NOTHING_CHECKED
+
+
+def crashed(error: Exception) -> str:
+    """The line for an error that nobody expected."""
+    line = (str(error).splitlines() or ["no message"])[0]
+    return f"crashed: {type(error).__name__}: {line} (LEAKCHECK_TRACEBACK=1 shows where)"

@@ -51,7 +51,8 @@ def audit(
     length: dict[str, Any] = {"seq_len": settings.seq_len, "at_least": settings.contract.shortest}
     if isinstance(subject, str):
         with state.process():  # nobody else has the model
-            return _audit(load(subject, inputs=inputs, no_weights=settings.no_weights, **length), settings, progress)
+            options = {"no_weights": settings.no_weights, "trust_remote_code": settings.trust_remote_code}
+            return _audit(load(subject, inputs=inputs, **length, **options), settings, progress)
     if isinstance(subject, Subject):
         with state.preserved(subject.model):
             return _audit(subject, settings, progress)

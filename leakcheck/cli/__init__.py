@@ -7,7 +7,7 @@ import typer
 
 from leakcheck import __version__
 from leakcheck.cli import models, run
-from leakcheck.errors import ExitCode, LeakcheckError
+from leakcheck.errors import ExitCode, LeakcheckError, crashed
 
 app = typer.Typer(
     name="leakcheck",
@@ -40,19 +40,21 @@ def main() -> None:
     try:
         app()
     except LeakcheckError as error:
-        print(f"leakcheck: {error}", file=sys.stderr)
+        _say(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("leakcheck: interrupted", file=sys.stderr)
+        _say("interrupted")
         sys.exit(130)
     except Exception as error:
-        line = (str(error).splitlines() or ["no message"])[0]
-        print(
-            f"leakcheck: crashed: {type(error).__name__}: {line} (LEAKCHECK_TRACEBACK=1 shows where)", file=sys.stderr
-        )
+        _say(crashed(error))
         if _wants_traceback():
             raise
         sys.exit(ExitCode.CRASH)
+
+
+def _say(what: str) -> None:
+    """One line, whatever the names of files and the subject's messages hold."""
+    print("leakcheck:", " ".join(what.splitlines()), file=sys.stderr)
 
 
 def _wants_traceback() -> bool:

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from leakcheck.cli.progress import Bar
-from leakcheck.config import Settings, parse_contract
+from leakcheck.config import Limits, Settings, parse_contract
 from leakcheck.errors import ExitCode
 from leakcheck.findings import AuditResult, Verdict
 
@@ -16,8 +16,8 @@ def run(
     model: Annotated[
         str,
         typer.Option(
-            help="A built-in name, a folder from save_pretrained, a config.json, file.py, file.py:factory or "
-            "package.module:factory."
+            help="A built-in name, a folder from save_pretrained, hf:ORG/NAME, a config.json, file.py, "
+            "file.py:factory or package.module:factory."
         ),
     ],
     attn: Annotated[list[str] | None, typer.Option(help="Audit only this attention backend; may be repeated.")] = None,
@@ -50,9 +50,20 @@ def run(
         list[str] | None,
         typer.Option(help="An output to audit: '0=[batch, time/2, 40]'. Default: all over time. May be repeated."),
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run the code that a folder or hf: model brings along (auto_map)."),
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds after which the audit is stopped; exit 3.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="<size>", help="Memory, as 8GiB, above which the audit is stopped; exit 3.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 unless the verdict is PROVEN.")] = False,
 ) -> None:
     """Audit a model; exit 0 when the gate holds, 1 on a leak."""
+    from leakcheck import isolation
     from leakcheck.report import check_writable, print_audit, write
 
     reports = report or []
@@ -67,12 +78,12 @@ def run(
         accept_batch=tuple(accept_batch or ()),
         inputs=tuple(input or ()),
         no_weights=no_weights,
+        trust_remote_code=trust_remote_code,
         outputs=tuple(output or ()),
     )
+    limits = Limits(timeout, isolation.parse_size(memory_limit) if memory_limit else None)
     with Bar() as bar:
-        from leakcheck.auditing import audit
-
-        result = audit(model, settings, progress=bar.step)
+        result = isolation.audit(model, settings, limits, progress=bar.step)
     print_audit(result, Console())
     for path in reports:
         write(result, path)

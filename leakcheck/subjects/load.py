@@ -20,6 +20,7 @@ from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.builtin import build_builtin
 from leakcheck.subjects.exported import load_program
 from leakcheck.subjects.gguf import load_gguf
+from leakcheck.subjects.hub import PREFIX, snapshot
 from leakcheck.subjects.inferring import like, readable, running_length
 from leakcheck.subjects.inputs import Inputs
 from leakcheck.subjects.lengths import derive_seq_len, max_seq_len, validate_seq_len
@@ -42,23 +43,26 @@ def load(
     at_least: int = 2,
     inputs: Inputs | None = None,
     no_weights: bool = False,
+    trust_remote_code: bool = False,
 ) -> Subject:
     """The subject that a SPEC names: in float32, in eval mode, and the same at every call.
 
-    A SPEC is a built-in name, a folder that `save_pretrained` wrote, a `config.json`, a `.gguf` or `.pt2` file,
-    `file.py`, `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random", "given" (by files
-    of weights) or "as built" (by a factory). `seq_len` replaces the length that is derived from the configuration,
-    which is `at_least` so many; `inputs` what the model or its factory says of what it reads. With `no_weights` a
-    folder is taken for its configuration alone, and so is one whose weights do not fit in memory. A large configuration
-    is built small, and at its full size without weights: `Subject.full`.
+    A SPEC is a built-in name, a folder that `save_pretrained` wrote, `hf:ORG/NAME`, a `config.json`, a `.gguf` or
+    `.pt2` file, `file.py`, `file.py:factory` or `package.module:factory`. `Subject.weights` begins with "random",
+    "given" (by files of weights) or "as built" (by a factory). `seq_len` replaces the length that is derived from the
+    configuration, which is `at_least` so many; `inputs` what the model or its factory says of what it reads. With
+    `no_weights` a folder is taken for its configuration alone, and so is one whose weights do not fit in memory. A
+    large configuration is built small, and at its full size without weights: `Subject.full`.
+    Code that a folder brings along runs only with `trust_remote_code`.
 
     Raises:
         UsageError: the SPEC names nothing that can be loaded, or `seq_len` or `inputs` do not fit the model.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model, weights, described = _model(spec, no_weights)
-        full = full_size(Path(spec)) if weights.startswith(SHRUNK) else None
+        path = snapshot(spec) if spec.startswith(PREFIX) else Path(spec)
+        model, weights, described = _model(spec, path, no_weights=no_weights, trusted=trust_remote_code)
+        full = full_size(path, trusted=trust_remote_code) if weights.startswith(SHRUNK) else None
         if full is None:
             return prepared(spec, model, weights, seq_len=seq_len, at_least=at_least, inputs=inputs or described)
         copy = prepared(spec, model, weights, at_least=at_least)
@@ -115,19 +119,16 @@ def _subject(spec: str, model: nn.Module, weights: str, seq_len: int | None, at_
     )
 
 
-def _model(spec: str, no_weights: bool = False) -> tuple[Callable[..., Any], str, Inputs | None]:
+def _model(spec: str, path: Path, *, no_weights: bool, trusted: bool) -> tuple[Callable[..., Any], str, Inputs | None]:
     """The model, where its weights come from, and what it reads where that is said."""
-    path = Path(spec)
     if no_weights and not path.is_dir() and path.suffix != ".json":
         raise UsageError(f"--no-weights: {spec} is built as its code says; give a folder or a config.json")
     if spec in BUILTIN:
         return build_builtin(spec), "random", None
-    if spec.startswith("hf:"):
-        raise UsageError(f"{spec}: this version does not load hf: yet; give a folder, a config.json or file.py")
     if path.is_dir():
-        return *(build_config(path) if no_weights else load_folder(path)), None
+        return *(build_config if no_weights else load_folder)(path, trusted=trusted), None
     if path.suffix == ".json" and path.is_file():
-        return *build_config(path), None
+        return *build_config(path, trusted=trusted), None
     if path.suffix == ".pt2" and path.is_file():
         return load_program(path)
     if path.suffix.lower() == ".gguf" and path.is_file():

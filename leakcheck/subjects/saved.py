@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,30 @@ from leakcheck.subjects.library import IN_FLOAT32, PreTrainedConfig
 from leakcheck.subjects.refusal import refusing
 from leakcheck.subjects.shrink import shrink
 from leakcheck.subjects.weightless import weightless
+from leakcheck.subjects.weights import weight_files
 
 LARGEST_UNSHRUNK = 2_000_000  # parameters
 SHRUNK = "random (shrunk copy"  # how the word on such weights begins
 
 
-def load_folder(folder: Path) -> tuple[nn.Module, str]:
-    """The causal LM in a folder, and whether its weights are all given. Reads safetensors only: nothing is unpickled.
+def load_folder(folder: Path, *, trusted: bool = False) -> tuple[nn.Module, str]:
+    """The causal LM in a folder, and whether its weights are all given. `trusted`: whether its own code may run.
 
     If they do not fit in memory, a model of its configuration with random weights, as `build_config` makes it.
 
     Raises:
-        UsageError: no configuration, no safetensors, or they do not fit together.
+        UsageError: no configuration, no weights, they do not fit together, or the folder's own code would have to run.
     """
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder}: no config.json in this folder; give one that save_pretrained wrote, or file.py")
-    config = _read_config(folder / "config.json")
-    if not any(folder.glob("*.safetensors")):
-        raise UsageError(
-            f"{folder}: no .safetensors file with weights, and leakcheck unpickles none; save the model again with "
-            "save_pretrained, or give its config.json to audit the architecture"
-        )
-    needed, available = weights_in_memory(folder), available_memory()
+    config = _read_config(folder / "config.json", trusted=trusted)
+    files = weight_files(folder)
+    needed, available = weights_in_memory(folder, files), available_memory()
     if needed > available:
         return build_config(
-            folder, f"its weights need {_gigabytes(needed)} of memory, {_gigabytes(available)} are there"
+            folder,
+            trusted=trusted,
+            why=f"its weights need {_gigabytes(needed)} of memory, {_gigabytes(available)} are there",
         )
     with refusing(f"{folder}: the model could not be loaded"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -48,16 +48,24 @@ def load_folder(folder: Path) -> tuple[nn.Module, str]:
             config=config,
             **IN_FLOAT32,
             local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
+            trust_remote_code=trusted,
+            use_safetensors=files[0].suffix == ".safetensors",
+            weights_only=True,
+            ignore_mismatched_sizes=True,  # they are told below, in one line
             output_loading_info=True,
         )
     model, info = loaded
-    missing = len(info["missing_keys"])
-    return model, f"given, but {missing} missing and drawn at random" if missing else "given"
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, stored, wanted = mismatched[0]
+        raise UsageError(f"{folder}: {name} is {list(stored)} in the files, {list(wanted)} by config.json")
+    notes = [
+        f"{len(info['missing_keys'])} missing and drawn at random" if info["missing_keys"] else "",
+        f"{len(info['unexpected_keys'])} in the files that the model has not" if info["unexpected_keys"] else "",
+    ]
+    return model, ", ".join(["given", *filter(None, notes)]).replace("given, ", "given, but ")
 
 
-def build_config(path: Path, why: str = "") -> tuple[nn.Module, str]:
+def build_config(path: Path, *, trusted: bool = False, why: str = "") -> tuple[nn.Module, str]:
     """A causal LM of this configuration, or of that in this folder, with random weights; shrunk if it is large.
 
     The second result is a word on the weights, which repeats `why` they are not the folder's.
@@ -65,32 +73,33 @@ def build_config(path: Path, why: str = "") -> tuple[nn.Module, str]:
     Raises:
         UsageError: not the configuration of a causal LM, or one that cannot be built.
     """
-    config = _read_config(_json(path))
+    config = _read_config(_json(path), trusted=trusted)
     notes = [why] if why else []
     with refusing(f"{path}: no model could be built from it"):
-        if _parameter_count(config) > LARGEST_UNSHRUNK:
+        if _parameter_count(config, trusted) > LARGEST_UNSHRUNK:
             config, notes = shrink(config), ["shrunk copy", *notes]
-        model = AutoModelForCausalLM.from_config(config, **IN_FLOAT32)
+            config.name_or_path = str(_json(path).parent)  # where transformers looks for code of its own
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, **IN_FLOAT32)
     return model, f"random ({'; '.join(notes)})" if notes else "random"
 
 
-def full_size(path: Path) -> nn.Module:
+def full_size(path: Path, *, trusted: bool = False) -> nn.Module:
     """The causal LM of this configuration, or of that in this folder, at its full size and without weights.
 
     Raises:
         UsageError: it cannot be built without weights.
     """
-    config = _read_config(_json(path))
+    config = _read_config(_json(path), trusted=trusted)
     with refusing(f"{path}: the model could not be built without weights"):
-        return weightless(lambda: AutoModelForCausalLM.from_config(config, **IN_FLOAT32))
+        return weightless(lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, **IN_FLOAT32))
 
 
-def weights_in_memory(folder: Path) -> int:
-    """How many bytes the weights in a folder take in float32, into which they are loaded."""
+def weights_in_memory(folder: Path, files: Sequence[Path]) -> int:
+    """How many bytes the weights in these files of a folder take in float32, into which they are loaded."""
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     name = stored.get("dtype") or stored.get("torch_dtype") or "float32"
     dtype = getattr(torch, str(name), torch.float32)
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) * 4 // dtype.itemsize
+    return sum(file.stat().st_size for file in files) * 4 // dtype.itemsize
 
 
 def available_memory() -> int:
@@ -110,23 +119,37 @@ def _json(path: Path) -> Path:
     return path / "config.json" if path.is_dir() else path
 
 
-def _read_config(path: Path) -> PreTrainedConfig:
+def _read_config(path: Path, *, trusted: bool) -> PreTrainedConfig:
     with refusing(f"{path}: not readable as JSON"):
         fields = json.loads(path.read_text(encoding="utf-8"))
     model_type = fields.get("model_type") if isinstance(fields, dict) else None
     if not isinstance(model_type, str):
         raise UsageError(f"{path}: not a model configuration: a JSON object with a model_type is needed")
-    if model_type not in CONFIG_MAPPING:
+    code = _own_code(fields)
+    if code and not trusted:
+        # Nor is the library's class of that type audited in its place: it may be another model.
+        raise UsageError(f"{path}: it names code of its own ({code}), which runs only with --trust-remote-code")
+    if code and path.name != "config.json":
+        raise UsageError(f"{path}: transformers finds its code ({code}) only if the file is called config.json")
+    if not code and model_type not in CONFIG_MAPPING:
         raise UsageError(
             f"{path}: transformers has no model_type {model_type!r}; give the file that defines the model: file.py"
         )
     with refusing(f"{path}: {model_type!r} refuses this configuration"):
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    if type(config) not in AutoModelForCausalLM._model_mapping:
+        source = path.parent if code else path
+        config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=trusted)
+    if not code and type(config) not in AutoModelForCausalLM._model_mapping:
         raise UsageError(f"{path}: transformers has no causal language model of model_type {model_type!r}")
     return config
 
 
-def _parameter_count(config: PreTrainedConfig) -> int:
-    model = weightless(lambda: AutoModelForCausalLM.from_config(copy.deepcopy(config)))
+def _own_code(fields: dict[str, Any]) -> str:
+    """The code that `auto_map` names for the configuration or the model."""
+    table = fields.get("auto_map")
+    named = (table.get("AutoModelForCausalLM") or table.get("AutoConfig")) if isinstance(table, dict) else None
+    return str(named or "")
+
+
+def _parameter_count(config: PreTrainedConfig, trusted: bool) -> int:
+    model = weightless(lambda: AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trusted))
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,6 +1,8 @@
 """Folders that save_pretrained wrote, and config.json files alone."""
 
 import json
+import pickle
+import sys
 
 import pytest
 import torch
@@ -37,16 +39,181 @@ def test_folder_without_configuration(tmp_path):
     assert "no config.json" in refusal(tmp_path)
 
 
-def test_nothing_is_unpickled(tmp_path):
-    load("llama").model.save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    assert "unpickles none" in refusal(tmp_path)
+def test_folder_of_shards(tmp_path):
+    saved = load("llama")
+    saved.model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    loaded = load(str(tmp_path))
+    assert loaded.weights == "given"
+    assert torch.equal(run(loaded), run(saved))
 
 
-def test_folder_with_broken_weights(tmp_path):
+def missing(shards, index):
+    shards[1].unlink()
+
+
+def corrupt(shards, index):
+    shards[1].write_bytes(b"nothing of the kind")
+
+
+def truncated(shards, index):
+    shards[1].write_bytes(shards[1].read_bytes()[:-10])
+
+
+def empty_index(shards, index):
+    index.write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (missing, "1 is missing: model-00002-of-"),
+        (corrupt, "model-00002-of-00009.safetensors: not a whole safetensors file"),
+        (truncated, "model-00002-of-00009.safetensors: not a whole safetensors file"),
+        (empty_index, "model.safetensors.index.json: not an index of weights"),
+    ],
+)
+def test_damaged_shards(damage, said, tmp_path):
+    load("llama").model.save_pretrained(tmp_path, max_shard_size="20KB")
+    damage(sorted(tmp_path.glob("*.safetensors")), tmp_path / "model.safetensors.index.json")
+    assert said in refusal(tmp_path)
+
+
+def pickled(folder, states):
+    """The saved model with its weights as pickles: one file, or several with an index."""
+    saved = load("llama")
+    saved.model.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    names = [f"pytorch_model-{n}.bin" for n in range(states)] if states > 1 else ["pytorch_model.bin"]
+    weights = saved.model.state_dict()
+    where = {key: names[n % states] for n, key in enumerate(weights)}
+    for name in names:
+        torch.save({key: value for key, value in weights.items() if where[key] == name}, folder / name)
+    if states > 1:
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return saved
+
+
+@pytest.mark.parametrize("states", [1, 3])
+def test_pickles_of_tensors_are_read(states, tmp_path):
+    saved = pickled(tmp_path, states)
+    loaded = load(str(tmp_path))
+    assert loaded.weights == "given"
+    assert torch.equal(run(loaded), run(saved))
+
+
+class Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("dump", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_nothing_else_is_unpickled(dump, tmp_path):
+    pickled(tmp_path, 1)
+    dump({"model.norm.weight": Touch(tmp_path / "executed")}, tmp_path / "pytorch_model.bin")
+    assert "unpickles none of them" in refusal(tmp_path)
+    assert not (tmp_path / "executed").exists()
+    pickle.loads(pickle.dumps(Touch(tmp_path / "executed"))).close()  # it would have been seen
+    assert (tmp_path / "executed").exists()
+
+
+def test_safetensors_are_preferred(tmp_path):
+    pickled(tmp_path, 1)
+    torch.save({"model.norm.weight": Touch(tmp_path / "executed")}, tmp_path / "pytorch_model.bin")
+    saved = load("method1_v3")
+    saved.model.save_pretrained(tmp_path)
+    assert torch.equal(run(load(str(tmp_path))), run(saved))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_folder_without_weights(tmp_path):
+    load("llama").model.config.save_pretrained(tmp_path)
+    assert "no weights in this folder" in refusal(tmp_path)
+
+
+def changed(folder, **fields):
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(stored | fields))
+
+
+def test_weights_of_another_shape(tmp_path):
     load("llama").model.save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"nothing of the kind")
-    assert "could not be loaded" in refusal(tmp_path)
+    changed(tmp_path, intermediate_size=48)
+    assert "down_proj.weight is [32, 64] in the files, [32, 48] by config.json" in refusal(tmp_path)
+
+
+def test_weights_that_the_model_has_not(tmp_path):
+    load("llama").model.save_pretrained(tmp_path)
+    changed(tmp_path, num_hidden_layers=2)
+    assert load(str(tmp_path)).weights == "given, but 9 in the files that the model has not"
+
+
+OWN_CODE = """
+from pathlib import Path
+from transformers import LlamaForCausalLM
+from .configuration_own import OwnConfig
+Path(RAN).touch()
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+    def forward(self, input_ids=None, attention_mask=None, **kwargs):
+        output = super().forward(input_ids, attention_mask, **kwargs)
+        output.logits = 2 * output.logits
+        return output
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder with code of its own, which leaves a file when it runs; transformers copies code elsewhere."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "own"
+    load("llama").model.save_pretrained(folder)
+    code = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    changed(folder, model_type="own", auto_map=code)
+    (folder / "configuration_own.py").write_text(
+        "from transformers import LlamaConfig\nclass OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+    )
+    (folder / "modeling_own.py").write_text(OWN_CODE.replace("RAN", repr(str(tmp_path / "ran"))))
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("model_type", ["own", "llama"])
+@pytest.mark.parametrize("spec", ["", "config.json"])
+def test_code_of_a_folder_runs_only_when_it_is_trusted(spec, model_type, own):
+    changed(own, model_type=model_type)
+    before = sorted(own.rglob("*"))
+    assert "--trust-remote-code" in refusal(own / spec)
+    assert not (own.parent / "ran").exists()
+    subject = load(str(own / spec), trust_remote_code=True)
+    assert type(subject.model).__name__ == "OwnForCausalLM"
+    assert (own.parent / "ran").exists()
+    assert sorted(own.rglob("*")) == before
+
+
+def test_code_of_a_folder_is_what_is_audited(own):
+    plain = own.parent / "plain"
+    load("llama").model.save_pretrained(plain)
+    assert torch.equal(run(load(str(own), trust_remote_code=True)), 2 * run(load(str(plain))))
+
+
+def test_a_large_configuration_with_code_is_shrunk(own):
+    changed(own, hidden_size=1024, vocab_size=32000)
+    assert load(str(own / "config.json"), trust_remote_code=True).weights == "random (shrunk copy)"
+
+
+def test_code_that_is_missing(own):
+    (own / "modeling_own.py").unlink()
+    assert "modeling_own.py" in refusal(own, trust_remote_code=True)
 
 
 def test_small_configuration_is_built_as_it_is(tmp_path):
