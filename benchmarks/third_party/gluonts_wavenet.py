@@ -3,7 +3,7 @@
 from gluonts.torch.model.wavenet.module import WaveNet
 from torch import Tensor, nn
 
-from leakcheck.subjects.inputs import Inputs
+from leakcheck import Inputs
 
 BINS = [i / 16 for i in range(16)]
 

@@ -6,7 +6,7 @@ import torch
 from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module as TimesFM
 from torch import Tensor, nn
 
-from leakcheck.subjects.inputs import Inputs
+from leakcheck import Inputs
 
 FULL = TimesFM.config
 WIDTHS = {"hidden_dims": 32, "output_dims": 32}
