@@ -13,7 +13,7 @@ from leakcheck.config import CAUSAL, Settings
 from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
 from leakcheck.flow.blame import Blame, Link
 from leakcheck.flow.reports import CONTROL_FLOW, Place
-from leakcheck.lineage.trace import Passed
+from leakcheck.lineage.passing import Passed
 from leakcheck.subjects.subject import Subject
 
 
