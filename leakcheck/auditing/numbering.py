@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from leakcheck.auditing.examine import Examined
-from leakcheck.lineage.passing import Passed
 
 
 def numbered(examined: Sequence[Examined]) -> list[Examined]:
@@ -15,22 +14,16 @@ def numbered(examined: Sequence[Examined]) -> list[Examined]:
     order: dict[tuple, tuple[int, ...]] = {}
     for one in examined:
         for passed in one.lineage.stages.values():
-            order.setdefault(_identity(passed), passed.order)
-    if not all(order.values()):
+            order.setdefault(passed.identity, passed.order)
+    if () in order:
         return list(examined)
     numbers = {identity: number for number, identity in enumerate(sorted(order, key=lambda i: order[i]), start=1)}
     return [_renumbered(one, numbers) for one in examined]
 
 
-def _identity(passed: Passed) -> tuple:
-    """A module is one stage wherever it is called from; what was discovered is known by its place."""
-    stage = passed.stage
-    return (stage.number,) if stage.number else (stage.phase, passed.location)
-
-
 def _renumbered(one: Examined, numbers: dict[tuple, int]) -> Examined:
-    stages = {(numbers[_identity(p)], *spot[1:]): p for spot, p in one.lineage.stages.items()}
-    new = {spot: numbers[_identity(p)] for spot, p in one.lineage.stages.items()}
+    stages = {(numbers[p.identity], *spot[1:]): p for spot, p in one.lineage.stages.items()}
+    new = {spot: numbers[p.identity] for spot, p in one.lineage.stages.items()}
     checkpoints = [replace(c, stage=new[c.stage, c.path, c.layer]) for c in one.checkpoints]
     return replace(
         one,

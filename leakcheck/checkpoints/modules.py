@@ -25,6 +25,7 @@ class ModulesPlan:
     def __init__(self, model: nn.Module):
         self.names = {module: name for name, module in model.named_modules()}
         self.codes = {module: inspect.unwrap(type(module).forward).__code__ for module in self.names}
+        self.root = next(iter(self.codes.values()))
         roles = dict.fromkeys(_INDEX.sub("*", name) for name in self.names.values())
         layered = [role for role in roles if "*" in role]
         self.stages_by_role = {
@@ -38,9 +39,8 @@ class ModulesPlan:
 
     def watch_everything(self) -> Mapping[str, Any]:
         """Also every function below the model's forward; decorators of forwards belong to whoever calls them."""
-        root = next(iter(self.codes.values()))
         wrappers = {code for module in self.names for code in _wrappers(type(module).forward)}
-        return {**self.watch(), "everything_below": {root}, "wrappers": wrappers}
+        return {**self.watch(), "everything_below": {self.root}, "wrappers": wrappers}
 
     def stage_of(self, name: str) -> Stage:
         """The stage of the module of that name."""
@@ -49,7 +49,7 @@ class ModulesPlan:
     def readings(self, recording: Recording, axes: Axes) -> list[Reading]:
         readings = []
         for call in recording.calls:
-            module = call.arguments.get("self")
+            module = call.receiver
             if not isinstance(module, nn.Module) or call.code is not self.codes.get(module):
                 continue
             name = self.names[module]

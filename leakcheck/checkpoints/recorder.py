@@ -34,6 +34,11 @@ class Call:
     return_line: int | None = None
     span: tuple[int, int] = (0, 0)
 
+    @property
+    def receiver(self) -> Any:
+        """The first argument: of a method, the object that it is called on, whatever it is named."""
+        return self.arguments[self.code.co_varnames[0]] if self.code.co_argcount else None
+
     def run(self, arguments: Mapping[str, Any]) -> Any:
         """Call the same function again with other arguments."""
         code = self.code

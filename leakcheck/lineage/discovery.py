@@ -7,7 +7,7 @@ what is discovered stands around them.
 import ast
 from collections import defaultdict
 from collections.abc import Iterable
-from types import CodeType
+from types import CodeType, FunctionType
 
 from torch import nn
 
@@ -48,7 +48,7 @@ class Discovery:
         acting = self._acting()
         found = [
             Origin(describe(birth.mask), False, self._birthplace(birth)[1], (), acts=number in acting)
-            for number, birth in enumerate(self.masks.births)
+            for number, birth in self.masks.births.items()
         ]
         return (*found, *(passing.origin(self.recording, call, self.log) for call in self.nothing_made))
 
@@ -66,7 +66,7 @@ class Discovery:
         roots = self.masks.roots
         found = []
         for call in self.recording.calls:
-            born = {n for n, b in enumerate(self.masks.births) if b.op and _within(b.op.moment, call)}
+            born = {n for n, b in self.masks.births.items() if b.op and _within(b.op.moment, call)}
             if not born or self._is_module(call):
                 continue
             if passing.returned(call, {mask for mask, births in roots.items() if births & born}):
@@ -101,7 +101,7 @@ class Discovery:
                 statement = passing.return_statement(calls[-1])
                 self._deciding(calls[-1].code, statement, calls[-1], calls[-1].span[1], GENERATION)
         acting = self._acting()
-        for number, birth in enumerate(self.masks.births):
+        for number, birth in self.masks.births.items():
             code, location = self._birthplace(birth)
             notes = [] if number in acting else ["never met data in this forward"]
             moment = birth.op.moment if birth.op else 0
@@ -138,7 +138,10 @@ class Discovery:
             notes = []
             if all(said.endswith("=None") for said in handed) and self._is_innermost(call):
                 causal = any(_within(op.moment, call) for op in self.kernels)
-                notes = ["no mask acts here"] if idle else ["the kernel masks by is_causal"] if causal else []
+                makes = any(b.op and _within(b.op.moment, call) for b in self.masks.births.values())
+                notes = (
+                    ["the kernel masks by is_causal"] if causal else ["no mask acts here"] if idle and not makes else []
+                )
                 self._asking(call, handed)
             if not self._is_module(call):
                 phase = GENERATION if generating else self.plan.stage_of(self._module_of(call)).phase
@@ -217,13 +220,13 @@ class Discovery:
     ) -> Passed:
         module = self._module_of(call)
         layer = layer_in(module)
-        key = (phase, location, layer)
+        role = self.plan.stage_of(module).number
+        key = (phase, role, location, layer)
         passed = self.stages.get(key)
         if passed is None:
-            number = 0 if phase in _RANKS else self.plan.stage_of(module).number
-            order = (_RANKS.get(phase, MODULES), number, moment)
-            stage = Stage(0, phase, title)
-            passed = self.stages[key] = Passed(stage, module, code, location, location, order=order)
+            passed = self.stages[key] = Passed(Stage(0, phase, title), module, code, location, location)
+            passed.identity = key[:-1]
+            passed.order = (_RANKS.get(phase, MODULES), 0 if phase in _RANKS else role, moment)
         passed.runs += 1
         passed.passes = tuple(dict.fromkeys((*passed.passes, *passes)))
         passed.notes.extend(note for note in notes if note not in passed.notes)
@@ -245,7 +248,7 @@ class Discovery:
         return tuple(said for said in handed if not (tensors and said.endswith("=None")))
 
     def _is_module(self, call: Call) -> bool:
-        module = call.arguments.get("self")
+        module = call.receiver
         return isinstance(module, nn.Module) and self.plan.codes.get(module) is call.code
 
     def _is_innermost(self, call: Call) -> bool:
@@ -257,7 +260,7 @@ class Discovery:
     def _module_of(self, call: Call | None) -> str:
         """The module that a call is of, or is made by."""
         while call is not None:
-            module = call.arguments.get("self")
+            module = call.receiver
             if isinstance(module, nn.Module) and module in self.plan.names:
                 return self.plan.names[module]
             call = call.parent
@@ -266,7 +269,8 @@ class Discovery:
 
 def _registration(cls: type, buffer: str) -> tuple[CodeType, Location]:
     """The statement of a constructor that names a buffer."""
-    owners = [vars(c)["__init__"].__code__ for c in cls.__mro__ if "__init__" in vars(c)]
+    constructors = [vars(c).get("__init__") for c in cls.__mro__]
+    owners = [function.__code__ for function in constructors if isinstance(function, FunctionType)]
     for code in owners:
         function = source.syntax_of(code)
         for node in ast.walk(function) if function else ():

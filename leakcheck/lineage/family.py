@@ -29,23 +29,29 @@ class Birth:
 class Masks:
     """The masks of one forward.
 
-    `roots` has, by identity, every mask and the indices of the `births` that it comes from; what the caller gave, and
-    what comes from it alone, has none of these.
+    `roots` has, by identity, every mask and the numbers of the `births` that it comes from; what the caller gave, and
+    what comes from it alone, has none of these. What blocks but only goes into something that is neither mask nor data
+    (a table of relative positions, an index) is no mask after all.
     """
 
     def __init__(self, ops: Sequence[Op], *, tokens: Tensor, given: Iterable[Tensor] = ()):
         self.ops = ops
         self.batch, self.seq = tokens.shape
-        self.births: list[Birth] = []
+        self.births: dict[int, Birth] = {}
         self.data: set[int] = set()
         self.roots: dict[int, frozenset[int]] = {id(t): _GIVEN for t in given if t is not tokens and _reads_like(t)}
         self._of_tokens, self._of_weights, self._known = {id(tokens)}, set[int](), {id(tokens), *self.roots}
+        self._spent: set[int] = set()
         last_written = {id(t): number for number, op in enumerate(ops) for t in op.written}
         for number, op in enumerate(ops):
             for tensor in op.inputs:
                 if id(tensor) not in self._known:
                     self._found(tensor, op)
             self._follow(op, {id(t) for t in op.written if last_written[id(t)] == number})
+        acting = frozenset[int]().union(*(self.roots[id(mask)] for _, mask in self.applications(self.roots)))
+        for number in self._spent - acting:
+            self.births.pop(number, None)
+        self.roots = {mask: of for mask, of in self.roots.items() if of & {*self.births, *_GIVEN}}
 
     def _found(self, tensor: Tensor, op: Op) -> None:
         """A tensor that no op made: a weight, a buffer, or what a function made that the log does not see into."""
@@ -75,12 +81,14 @@ class Masks:
             if masks:
                 if _reads_like(tensor):
                     self.roots[id(tensor)] = masks | self.roots.get(id(tensor), masks)
+                elif tensor.dim():
+                    self._spent |= masks
             elif self._relates(tensor) and _blocks(tensor):
                 self._born(tensor, op, op)
 
     def _born(self, tensor: Tensor, op: Op | None, first_use: Op) -> None:
         self.roots[id(tensor)] = frozenset({len(self.births)})
-        self.births.append(Birth(tensor, op, first_use))
+        self.births[len(self.births)] = Birth(tensor, op, first_use)
 
     def _relates(self, tensor: Tensor) -> bool:
         """Whether it has an axis of queries and one of keys; those may be the positions of a chunk."""

@@ -20,7 +20,8 @@ class Passed:
     """What the lineage of one stage, path and layer showed.
 
     `inside` is the function that the stage calls, or the stage's own lines where it is no call; `chain` are the call
-    sites that lead there. `order` sorts the stages of a model that has no numbers of its own for them.
+    sites that lead there. `identity` and `order` are for a plan whose stages have no numbers of their own: what makes a
+    stage the same under another configuration, and where it comes.
     """
 
     stage: Stage
@@ -33,6 +34,7 @@ class Passed:
     passes: tuple[str, ...] = ()
     library: Location | None = None
     notes: list[str] = field(default_factory=list)
+    identity: tuple = ()
     order: tuple[int, ...] = ()
 
 

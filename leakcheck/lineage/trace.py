@@ -53,7 +53,7 @@ def trace(model: nn.Module, plan: Plan, configuration: Configuration, token_ids:
     with running.configured(model, configuration), torch.no_grad(), log:
         record(lambda: running.forward(model, token_ids, configuration), **watch, into=recording)
     readings = plan.readings(recording, Axes(*token_ids.shape))
-    masks = Masks(log.ops, tokens=token_ids, given=_given(recording))
+    masks = Masks(log.ops, tokens=token_ids, given=_given(recording, plan.root))
     if isinstance(plan, Method1Plan):
         valid = running.valid_positions(configuration, token_ids.shape[1])
         return _of_method1(plan, recording, readings, log, masks, valid)
@@ -61,18 +61,18 @@ def trace(model: nn.Module, plan: Plan, configuration: Configuration, token_ids:
     return _discovered(plan, recording, readings, log, masks)
 
 
-def _given(recording: Recording) -> list[torch.Tensor]:
-    """What the caller gave to the model."""
-    handed = recording.calls[0].arguments.values() if recording.calls else ()
+def _given(recording: Recording, root: CodeType) -> list[torch.Tensor]:
+    """What the caller gave to the model, whose forward is `root`."""
+    handed = recording.of(root)[0].arguments.values() if recording.of(root) else ()
     return [value for value in handed if isinstance(value, torch.Tensor)]
 
 
 def _discovered(plan: ModulesPlan, recording: Recording, readings: list[Reading], log: OpLog, masks: Masks) -> Lineage:
     stages = passing.of_readings(readings, masks.roots)
     for (number, _, _), passed in stages.items():
-        passed.order = (MODULES, number, 0)
+        passed.identity, passed.order = (number,), (MODULES, number, 0)
     found = Discovery(recording, log, masks, plan)
-    whole = stages.get((1, STANDARD, None))
+    whole = stages.get((1, STANDARD, None))  # the model itself
     if whole is not None and found.summary:
         whole.notes.append(found.summary)
     return Lineage({**stages, **found.numbered(len(plan.stages) + 1)}, found.origins, found.acted)

@@ -113,11 +113,12 @@ def _details(
     """Where the stage is, what it hands on and to whom; what differs between configurations is told apart."""
     here = configurations_of(entries)
     without_tensor = alone and head.output_delta is None and head.horizon is None
-    what, where = (head.title or "passes", "to") if without_tensor else ("passes", "library")
+    named = head.module.startswith(head.title.partition("*")[0])  # the title is the module's name: it is there already
+    what, where = (head.title, "to") if without_tensor and not named else ("passes", "library")
     passes = _variants([(", ".join(c.passes), c.configuration) for c in entries if c.passes], here)
     targets = _variants([(_said(c.library), c.configuration) for c in entries if c.library], here)
     details = [f"{place(head.file, head.lines)}  {shortened(head.operation)}"]
-    if passes or without_tensor:
+    if passes or what != "passes":
         details.append(": ".join(filter(None, (what, "; ".join(passes)))))
     details += [f"{where}: {target}" for target in targets]
     remarks: dict[str, list[str]] = defaultdict(list)
