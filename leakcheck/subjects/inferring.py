@@ -65,7 +65,7 @@ def _returns_logits(model: nn.Module) -> bool:
 
 
 def running_length(adapter: Adapter, wanted: int) -> int:
-    """A length at which the model runs: of at least `wanted` steps, and of four outputs and a half where it takes halves.
+    """A length at which the model runs: of at least `wanted` steps, and of four outputs and a half if it takes halves.
 
     It is `wanted` where nothing else runs either.
     """
@@ -116,7 +116,7 @@ def adapted(
 
 @torch.no_grad()
 def _looks_back(adapter: Adapter) -> bool:
-    """Whether an earlier input moves the last output. If none does, the axis that was taken for time may be the batch."""
+    """Whether an earlier input moves the last output. If none does, what was taken for time may be the batch."""
     length = adapter.fixed_length or running_length(adapter, DEFAULT)
     ids = torch.arange(2 * length).reshape(2, length) % adapter.vocabulary
     changed = ids.roll(1, 0)
