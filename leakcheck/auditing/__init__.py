@@ -16,6 +16,7 @@ from leakcheck import __version__
 from leakcheck.auditing import leaks, method1_v3
 from leakcheck.auditing.examine import Examined, Examiner
 from leakcheck.auditing.matrix import default_configuration, matrix
+from leakcheck.auditing.numbering import numbered
 from leakcheck.config import CAUSAL, Settings
 from leakcheck.errors import UsageError
 from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, FullSize, SubjectInfo, Tool, worst
@@ -51,8 +52,8 @@ def audit(
     length: dict[str, Any] = {"seq_len": settings.seq_len, "at_least": settings.contract.shortest}
     if isinstance(subject, str):
         with state.process():  # nobody else has the model
-            loading = {"no_weights": settings.no_weights, "trust_remote_code": settings.trust_remote_code}
-            return _audit(load(subject, inputs=inputs, **loading, **length), settings, progress)
+            options = {"no_weights": settings.no_weights, "trust_remote_code": settings.trust_remote_code}
+            return _audit(load(subject, inputs=inputs, **length, **options), settings, progress)
     if isinstance(subject, Subject):
         with state.preserved(subject.model):
             return _audit(subject, settings, progress)
@@ -87,6 +88,7 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
     for configuration in configurations:
         step(configuration.id)
         examined.append(examiner.examine(configuration))
+    examined = numbered(examined)
     judgement = method1_v3.Judgement()
     if settings.contract == CAUSAL:  # what the trace's claims are about
         judgement = method1_v3.judge(subject, plan, examined, default, seed=settings.seed, step=step)

@@ -12,7 +12,8 @@ from leakcheck.checkpoints.reading import Plan, Spot
 from leakcheck.config import Configuration
 from leakcheck.findings import Checkpoint, ConfigurationResult, Verdict, WorstCase, worst
 from leakcheck.flow.blame import Blame
-from leakcheck.lineage.trace import Lineage, Passed, trace
+from leakcheck.lineage.passing import Passed
+from leakcheck.lineage.trace import Lineage, trace
 from leakcheck.probes.probe import Decided, Probed, Prober
 from leakcheck.probes.seek import seek, under_other_weights
 from leakcheck.subjects.subject import Subject

@@ -14,7 +14,7 @@ from leakcheck.config import CAUSAL, Settings
 from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
 from leakcheck.flow.blame import Blame, Link
 from leakcheck.flow.reports import CONTROL_FLOW, Place
-from leakcheck.lineage.trace import Passed
+from leakcheck.lineage.passing import Passed
 from leakcheck.subjects.subject import Subject
 
 
@@ -23,7 +23,7 @@ def findings(subject: Subject, examined: Sequence[Examined], settings: Settings)
     context = _Context(subject, settings)
     found = [f for e in examined for f in _of_configuration(e, context)]
     order = list(codes.CODES)
-    causes = (codes.MASK_IS_NONE.id, codes.CONTROL_MISSED.id)
+    causes = (codes.MASK_IS_NONE.id, codes.MASK_UNUSED.id, codes.CONTROL_MISSED.id)
     return tuple(sorted(found, key=lambda f: (f.code not in causes, order.index(f.code))))
 
 
@@ -49,9 +49,11 @@ class _Context:
     def finding(self, code: codes.Code, verdict: Verdict, examined: Examined, message: str, **where) -> Finding:
         attention = examined.configuration.attention
         seq = self.seq if self.full is None else self.full.seq_len
-        command = f"leakcheck run --model {self.spec} --seq-len {seq}"
+        command = f"leakcheck run --model {shlex.quote(self.spec)} --seq-len {seq}"
         if self.no_weights:
             command += " --no-weights"
+        if self.settings.trust_remote_code:
+            command += " --trust-remote-code"
         if attention != "default":
             command += f" --attn {attention}"
         command += options(self.settings)
@@ -210,26 +212,8 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
                 context.finding(codes.BEYOND_WINDOW, Verdict.LEAK, examined, message, witness=witness), examined.blame
             )
         ]
-    found = []
-    origins = examined.lineage.origins
     standard, recompute = examined.first_leak_on("standard"), examined.first_leak_on("recompute")
-    if origins and all(origin.is_none for origin in origins) and standard is not None:
-        origin = origins[0]
-        found.append(
-            context.finding(
-                codes.MASK_IS_NONE,
-                Verdict.LEAK,
-                examined,
-                f"the mask is None: made by {origin.location.function} at {origin.location.file}:"
-                f"{origin.location.lines[0]} (`{origin.location.operation}`); the kernel called from "
-                f"{standard.file}:{standard.lines[0]} masks only by the mask that it is given",
-                module=standard.module,
-                file=origin.location.file,
-                line=origin.location.lines[0],
-                chain=(*origin.chain, *_passed(examined, standard).chain),
-                witness=witness,
-            )
-        )
+    found = _lost_mask(examined, standard, context)
     for path, code, first in (
         ("standard", codes.FUTURE_DEPENDENCE, standard),
         ("recompute", codes.RECOMPUTE_LEAK, recompute),
@@ -261,9 +245,45 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
         found.append(
             context.finding(codes.FUTURE_DEPENDENCE, Verdict.LEAK, examined, message, witness=witness, **place)
         )
-    told = next(number for number, finding in enumerate(found) if finding.code != codes.MASK_IS_NONE.id)
+    told = next(number for number, finding in enumerate(found) if finding.code not in _LOST)
     found[told] = _explained(found[told], examined.blame)
     return found
+
+
+_LOST = (codes.MASK_IS_NONE.id, codes.MASK_UNUSED.id)
+
+
+def _lost_mask(examined: Examined, leak: Checkpoint | None, context: _Context) -> list[Finding]:
+    """What became of the mask, where nothing masks: it is `None`, or it was made and never met scores."""
+    lineage, passed = examined.lineage, _passed(examined, leak) if leak else None
+    if not lineage.origins or lineage.applications:
+        return []
+    origin = next((o for o in lineage.origins if not o.is_none), lineage.origins[0])
+    place = f"{origin.location.function} at {origin.location.file}:{origin.location.lines[0]}"
+    if not origin.is_none:
+        code = codes.MASK_UNUSED
+        message = f"{origin.mask}: made by {place} (`{origin.location.operation}`), and no op that was seen applies it"
+    elif leak and passed and any(said.endswith("=None") for said in passed.passes):
+        code = codes.MASK_IS_NONE
+        message = (
+            f"the mask is None: made by {place} (`{origin.location.operation}`); the kernel called from "
+            f"{leak.file}:{leak.lines[0]} masks only by the mask that it is given"
+        )
+    else:
+        return []
+    return [
+        context.finding(
+            code,
+            Verdict.LEAK,
+            examined,
+            message,
+            module=leak.module if leak else "",
+            file=origin.location.file,
+            line=origin.location.lines[0],
+            chain=(*origin.chain, *(passed.chain if passed else ())),
+            witness=context.witness(examined.result.worst_case),
+        )
+    ]
 
 
 def _passed(examined: Examined, stage: Checkpoint) -> Passed:

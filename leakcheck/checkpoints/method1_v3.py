@@ -68,7 +68,7 @@ class Method1Plan:
         self.layers = list(self.stack.layers)
         layer = type(self.layers[0])
         attention = type(self.layers[0].self_attn)
-        self.forward = _code(type(self.stack), "forward")
+        self.root = self.forward = _code(type(self.stack), "forward")
         self.update_mask = _code(type(self.stack), "_update_causal_mask")
         self.recompute = _code(type(self.stack), "_recompute_previous_mlp_outputs")
         self.layer_forward = _code(layer, "forward")

@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import CodeType
 from typing import Any
 
 from torch import nn
@@ -23,6 +24,8 @@ class ModulesPlan:
 
     def __init__(self, model: nn.Module):
         self.names = {module: name for name, module in model.named_modules()}
+        self.codes = {module: inspect.unwrap(type(module).forward).__code__ for module in self.names}
+        self.root = next(iter(self.codes.values()))
         roles = dict.fromkeys(_INDEX.sub("*", name) for name in self.names.values())
         layered = [role for role in roles if "*" in role]
         self.stages_by_role = {
@@ -32,31 +35,52 @@ class ModulesPlan:
         self.stages = tuple(self.stages_by_role.values())
 
     def watch(self) -> Mapping[str, Any]:
-        return {"codes": {inspect.unwrap(type(module).forward).__code__ for module in self.names}}
+        return {"codes": set(self.codes.values())}
+
+    def watch_everything(self) -> Mapping[str, Any]:
+        """Also every function below the model's forward; decorators of forwards belong to whoever calls them."""
+        wrappers = {code for module in self.names for code in _wrappers(type(module).forward)}
+        return {**self.watch(), "everything_below": {self.root}, "wrappers": wrappers}
+
+    def stage_of(self, name: str) -> Stage:
+        """The stage of the module of that name."""
+        return self.stages_by_role[_INDEX.sub("*", name)]
 
     def readings(self, recording: Recording, axes: Axes) -> list[Reading]:
         readings = []
         for call in recording.calls:
-            name = self.names.get(call.arguments.get("self"))
-            if name is None:
+            module = call.receiver
+            if not isinstance(module, nn.Module) or call.code is not self.codes.get(module):
                 continue
+            name = self.names[module]
             code: Any = call.parent.code if call.parent else call.code
             node = source.statement_at(code, call.position) if call.parent else None
-            index = _INDEX.search(name)
             readings.append(
                 of_call(
                     call,
                     hidden_tensors,
                     axes,
-                    stage=self.stages_by_role[_INDEX.sub("*", name)],
+                    stage=self.stage_of(name),
                     path=STANDARD,
-                    layer=int(index.group()) if index else None,
+                    layer=layer_in(name),
                     module=name,
                     code=code,
                     node=node,
                 )
             )
         return readings
+
+
+def _wrappers(function: Any) -> Iterator[CodeType]:
+    while hasattr(function, "__wrapped__"):
+        yield function.__code__
+        function = function.__wrapped__
+
+
+def layer_in(name: str) -> int | None:
+    """The layer that a module's name speaks of."""
+    index = _INDEX.search(name)
+    return int(index.group()) if index else None
 
 
 def _phase(role: str, roles: list[str], layered: list[str]) -> str:

@@ -76,6 +76,7 @@ class Plan(Protocol):
     name: str
     stages: tuple[Stage, ...]
     paths: tuple[str, ...]
+    root: CodeType  # of the outermost forward that is watched
 
     def watch(self) -> Mapping[str, Any]:
         """Keyword arguments for `recorder.record`."""

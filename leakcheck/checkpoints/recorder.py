@@ -3,6 +3,7 @@
 Built on `sys.settrace`, so nothing in the subject is patched and the line numbers are those of the running code.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,11 @@ class Call:
     result: Any = None
     return_line: int | None = None
     span: tuple[int, int] = (0, 0)
+
+    @property
+    def receiver(self) -> Any:
+        """The first argument: of a method, the object that it is called on, whatever it is named."""
+        return self.arguments[self.code.co_varnames[0]] if self.code.co_argcount else None
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
         """Call the same function again with other arguments."""
@@ -63,10 +69,14 @@ class Visit:
 
 @dataclass
 class Recording:
-    """All that was watched in one forward, in order of entry; `visits` by code object."""
+    """All that was watched in one forward, in order of entry; `visits` by code object.
+
+    `clock` is the time in which spans are told: it ticks whenever a call or a visit begins or ends.
+    """
 
     calls: list[Call] = field(default_factory=list)
     visits: dict[CodeType, list[Visit]] = field(default_factory=dict)
+    clock: int = 0
 
     def of(self, code: CodeType) -> list[Call]:
         return [call for call in self.calls if call.code is code]
@@ -78,12 +88,15 @@ def record(
     codes: Iterable[CodeType],
     callees_of: Iterable[CodeType] = (),
     everything_below: Iterable[CodeType] = (),
+    wrappers: Iterable[CodeType] = (),
     ranges: Mapping[CodeType, Iterable[tuple[int, int]]] | None = None,
+    into: Recording | None = None,
 ) -> tuple[Any, Recording]:
     """Run `run` and record the calls of `codes`.
 
     Functions that are called directly by one of `callees_of`, or anywhere below one of `everything_below`, are
-    recorded too. `ranges` gives, by code object, the first and last lines of statements whose locals are kept.
+    recorded too, except `wrappers`. `ranges` gives, by code object, the first and last lines of statements whose locals
+    are kept. `into` is for whoever needs the recording's clock while the forward runs.
 
     Returns:
         what `run` returned, and the recording.
@@ -91,16 +104,15 @@ def record(
     watched = set(codes)
     parents = set(callees_of)
     deep = set(everything_below)
+    passed_through = set(wrappers)
     line_ranges = {code: tuple(spans) for code, spans in (ranges or {}).items()}
-    recording = Recording()
+    recording = into or Recording()
     open_calls: dict[int, Call] = {}  # by id of the live frame
     open_deep = 0  # how many calls of `everything_below` are running
-    clock = 0
 
     def tick() -> int:
-        nonlocal clock
-        clock += 1
-        return clock
+        recording.clock += 1
+        return recording.clock
 
     def enclosing(frame: FrameType) -> tuple[Call | None, FrameType | None]:
         outer = frame.f_back
@@ -116,7 +128,7 @@ def record(
         if code not in watched:
             if not open_deep and (frame.f_back is None or frame.f_back.f_code not in parents):
                 return None
-            if not _is_user_function(frame):
+            if code in passed_through or not _is_user_function(frame):
                 return None
         open_deep += code in deep
         parent, parent_frame = enclosing(frame)
@@ -187,10 +199,24 @@ def position_in(frame: FrameType) -> Position | None:
 
 
 def _is_user_function(frame: FrameType) -> bool:
-    """Not torch's machinery, not a comprehension or lambda, not the hook of a mode that watches ops."""
+    """Not the machinery of torch, Python or leakcheck, not a comprehension or lambda, not a decorator's wrapper."""
     name = frame.f_code.co_name
-    package = frame.f_globals.get("__name__", "").partition(".")[0]
-    return package != "torch" and not name.startswith("<") and name not in ("__torch_function__", "__torch_dispatch__")
+    if name.startswith("<") or (name.startswith("__") and name != "__call__"):
+        return False
+    module = frame.f_globals.get("__name__", "")
+    package = module.partition(".")[0]
+    if package == "torch" or package in sys.stdlib_module_names:
+        return False
+    if package == "leakcheck" and not module.startswith("leakcheck.subjects."):
+        return False
+    return not _passes_everything_on(frame.f_code)
+
+
+def _passes_everything_on(code: CodeType) -> bool:
+    """Whether it is a closure that takes whatever comes, as decorators make."""
+    anything = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+    named = code.co_argcount + code.co_kwonlyargcount
+    return named <= 1 and bool(code.co_freevars) and code.co_flags & anything == anything
 
 
 def _parameter_names(code: CodeType) -> tuple[str, ...]:

@@ -78,8 +78,8 @@ def run(
         accept_batch=tuple(accept_batch or ()),
         inputs=tuple(input or ()),
         no_weights=no_weights,
-        outputs=tuple(output or ()),
         trust_remote_code=trust_remote_code,
+        outputs=tuple(output or ()),
     )
     limits = Limits(timeout, isolation.parse_size(memory_limit) if memory_limit else None)
     with Bar() as bar:

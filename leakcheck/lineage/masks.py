@@ -1,7 +1,7 @@
-"""Follow a mask through the ops of one forward: what is derived from it, and where it acts on something else."""
+"""Log the torch functions of one forward, tensors and lines; a mask in words."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
@@ -14,15 +14,25 @@ from leakcheck.checkpoints import source
 from leakcheck.checkpoints.recorder import Position, position_in
 from leakcheck.findings import Location
 
+LOW = -1e3  # what is added at or below it blocks
+_FUSED = "scaled_dot_product_attention"
+_BY_SHAPE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}  # of what comes second only type or shape matter
+
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One torch function call: its tensors and the line of the nearest frame outside torch."""
+    """One torch function call: its tensors, the line of the nearest frame outside torch, the recording's clock.
 
+    `is_causal` says that a fused kernel was told to mask by itself.
+    """
+
+    name: str
     inputs: tuple[torch.Tensor, ...]
     outputs: tuple[torch.Tensor, ...]
     code: CodeType | None
     position: Position | None
+    moment: int = 0
+    is_causal: bool = False
 
     @property
     def location(self) -> Location | None:
@@ -31,47 +41,50 @@ class Op:
         statement = source.statement_at(self.code, self.position)
         return source.locate(self.code, statement, lines=None if statement else self.position[:2])
 
+    @property
+    def values(self) -> tuple[torch.Tensor, ...]:
+        """The inputs whose values reach the outputs."""
+        if self.name in _BY_SHAPE:
+            return self.inputs[:1]
+        if self.name.endswith("_like") or self.name.startswith("new_"):
+            return ()
+        return self.inputs
+
+    @property
+    def written(self) -> tuple[torch.Tensor, ...]:
+        """The outputs that are new, or were written in place; some ops return what they were given."""
+        given = {id(t) for t in self.inputs}
+        if self.name == "__setitem__" or self.name.startswith("__i") or self.name.rstrip("_") + "_" == self.name:
+            return self.outputs
+        return tuple(t for t in self.outputs if id(t) not in given)
+
 
 class OpLog(TorchFunctionMode):
     """Log every torch function while it is active. The tensors are kept, so that their identities stay unique."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int] = lambda: 0) -> None:
         super().__init__()
         self.ops: list[Op] = []
+        self.clock = clock
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        outputs = _tensors(result)
+        name = getattr(func, "__name__", "")
+        outputs = _tensors(args[0] if name == "__setitem__" else result)
         if outputs:
             frame = _user_frame(sys._getframe(1))
             self.ops.append(
                 Op(
+                    name=name,
                     inputs=_tensors((args, kwargs)),
                     outputs=outputs,
                     code=frame.f_code if frame else None,
                     position=position_in(frame) if frame else None,
+                    moment=self.clock(),
+                    is_causal=name == _FUSED and _is_causal(args, kwargs or {}),
                 )
             )
         return result
-
-    def family(self, masks: Iterable[torch.Tensor]) -> set[int]:
-        """Identities of `masks` and of everything computed from them alone: slices, casts, broadcasts, inversions."""
-        family = {id(mask) for mask in masks}
-        for op in self.ops:
-            arrays = [t for t in op.inputs if t.dim() > 0]
-            if arrays and all(id(t) in family for t in arrays):
-                family.update(id(t) for t in op.outputs)
-        return family
-
-    def applications(self, family: set[int]) -> list[tuple[Op, torch.Tensor]]:
-        """The ops in which a mask meets a tensor that is none, with that mask: where it acts."""
-        found = []
-        for op in self.ops:
-            masks = [t for t in op.inputs if id(t) in family]
-            others = [t for t in op.inputs if id(t) not in family and t.dim() > 1]
-            if masks and others:
-                found.append((op, masks[0]))
-        return found
 
     def producer(self, tensor: torch.Tensor) -> Op | None:
         """The op that made `tensor`."""
@@ -84,12 +97,23 @@ def describe(mask: torch.Tensor | None) -> str:
         return "None"
     if mask.dtype == torch.bool:
         blocked, value = ~mask, "False"
+    elif bool(((mask == 0) | (mask == 1)).all()) and bool((mask == 1).any()):
+        blocked, value = mask == 0, "0"
     else:
-        blocked = mask < 0
+        blocked = mask < 0 if bool((mask > LOW).all()) else mask <= LOW
         value = f"{mask[blocked].max().item():.3g}" if blocked.any() else "nothing"
     shape = "x".join(str(size) for size in mask.shape[1:])
+    if mask.dim() == 2 and mask.shape[0] == mask.shape[1]:  # one for all rows of the batch
+        shape = f"{mask.shape[0]}x{shape}"
+    else:
+        shape, blocked = f"batch x {shape}", blocked[0]
     kind = str(mask.dtype).removeprefix("torch.")
-    return f"{kind} [batch x {shape}], blocks {int(blocked[0].sum())} of {blocked[0].numel()} entries with {value}"
+    return f"{kind} [{shape}], blocks {int(blocked.sum())} of {blocked.numel()} entries with {value}"
+
+
+def _is_causal(args: tuple, kwargs: dict) -> bool:
+    """Of a call of `scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, ...)`."""
+    return bool(kwargs.get("is_causal", args[5] if len(args) > 5 else False))
 
 
 def _tensors(value: Any) -> tuple[torch.Tensor, ...]:

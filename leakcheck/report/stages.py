@@ -2,12 +2,12 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from leakcheck.findings import Checkpoint, Verdict, worst
+from leakcheck.findings import Checkpoint, Location, Verdict, worst
 from leakcheck.report.layout import Row, Section, Table
-from leakcheck.report.words import ahead, magnitude, number, place, shortened, span, verdict
+from leakcheck.report.words import ahead, among, magnitude, number, place, shortened, span, verdict
 
 _GRAVE = (Verdict.LEAK, Verdict.CONTAMINATED, Verdict.SUSPECT)
 _SILENT = (Verdict.NOT_APPLICABLE, Verdict.OPEN)
@@ -41,24 +41,30 @@ def measure(checkpoints: Sequence[Checkpoint], configurations: Sequence[str]) ->
     largest = magnitude(chosen.output_delta)
     layers = {c.layer for c in candidates if c.layer is not None and magnitude(c.output_delta) == largest}
     runs = dict.fromkeys(configurations, 0)
-    notes: dict[str, set[str]] = defaultdict(set)
     for c in checkpoints:
         runs[c.configuration] += c.runs
-        if c.note:
-            notes[c.note].add(c.configuration)
+    remarks = _variants([(c.note, c.configuration) for c in checkpoints if c.note], configurations)
+    idle = [id for id, count in runs.items() if not count]
+    if 0 < len(idle) < len(runs):
+        ran = [id for id, count in runs.items() if count]
+        few = len(ran) < len(idle)
+        remarks.append(f"{'ran only' if few else 'did not run'} under {among(ran if few else idle, configurations)}")
     least, most = min(runs.values()), max(runs.values())
-    if least == 0 < most:
-        notes["did not run"] = {id for id, count in runs.items() if count == 0}
     return Measured(
         worst=chosen,
         layers=span(layers),
         runs=f"{least}x" if least == most else f"{least}-{most}x",
-        remarks=tuple(_under(note, [id for id in runs if id in ids], len(runs)) for note, ids in notes.items()),
+        remarks=tuple(remarks),
     )
 
 
-def _under(note: str, configurations: Sequence[str], total: int) -> str:
-    return note if len(configurations) == total else f"{note} under {', '.join(configurations)}"
+def _variants(said: Iterable[tuple[str, str]], configurations: Sequence[str]) -> list[str]:
+    """What is said under which configuration; the configurations are left out where they are all."""
+    under: dict[str, set[str]] = defaultdict(set)
+    for text, id in said:
+        under[text].add(id)
+    every = set(configurations)
+    return [text if ids == every else f"{text} under {among(ids, configurations)}" for text, ids in under.items()]
 
 
 def configurations_of(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
@@ -78,13 +84,14 @@ def checkpoint_section(checkpoints: Sequence[Checkpoint]) -> Section:
     rows = []
     for stage in sorted(stages):
         measured = {path: measure(found, configurations) for path, found in stages[stage].items()}
-        head = measure([c for found in stages[stage].values() for c in found], configurations).worst
+        entries = [c for found in stages[stage].values() for c in found]
+        head = measure(entries, configurations).worst
         cells = [str(stage), head.function]
         if alone:
             cells.append(head.module)
         for path in paths:
             cells += measured[path].cells if path in measured else ("", "", "", "")
-        rows.append(Row(tuple(cells), tuple(_details(head, measured)), group=head.phase))
+        rows.append(Row(tuple(cells), tuple(_details(head, entries, measured, alone=alone)), group=head.phase))
     columns = (
         "#",
         "stage",
@@ -100,20 +107,33 @@ def checkpoint_section(checkpoints: Sequence[Checkpoint]) -> Section:
     return Section("Checkpoints", lines, Table(columns, tuple(rows), details_in=1))
 
 
-def _details(head: Checkpoint, measured: dict[str, Measured]) -> list[str]:
+def _details(
+    head: Checkpoint, entries: Sequence[Checkpoint], measured: dict[str, Measured], *, alone: bool
+) -> list[str]:
+    """Where the stage is, what it hands on and to whom; what differs between configurations is told apart."""
+    here = configurations_of(entries)
+    without_tensor = alone and head.output_delta is None and head.horizon is None
+    named = head.module.startswith(head.title.partition("*")[0])  # the title is the module's name: it is there already
+    what, where = (head.title, "to") if without_tensor and not named else ("passes", "library")
+    passes = _variants([(", ".join(c.passes), c.configuration) for c in entries if c.passes], here)
+    targets = _variants([(_said(c.library), c.configuration) for c in entries if c.library], here)
     details = [f"{place(head.file, head.lines)}  {shortened(head.operation)}"]
-    if head.passes:
-        details.append("passes: " + ", ".join(head.passes))
-    if head.library:
-        location = head.library
-        details.append(f"library: {place(location.file, location.lines)}  {shortened(location.operation)}")
+    if passes or what != "passes":
+        details.append(": ".join(filter(None, (what, "; ".join(passes)))))
+    details += [f"{where}: {target}" for target in targets]
     remarks: dict[str, list[str]] = defaultdict(list)
     for path, measurement in measured.items():
         if measurement.worst.verdict in _GRAVE:
             remarks[_worst_case(measurement.worst)].append(path)
         for remark in measurement.remarks:
             remarks[remark].append(path)
+    if alone:
+        return [*details, *remarks]
     return details + [f"{', '.join(paths)}: {remark}" for remark, paths in remarks.items()]
+
+
+def _said(location: Location) -> str:
+    return f"{place(location.file, location.lines)}  {shortened(location.operation)}"
 
 
 def _worst_case(c: Checkpoint) -> str:

@@ -1,7 +1,7 @@
 """How numbers, places and lists are put into words, the same in every rendering."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from leakcheck.findings import ClaimVerdict, Verdict
@@ -60,6 +60,20 @@ def span(layers: Iterable[int]) -> str:
     if len(ordered) == 1:
         return f"L{first}"
     return f"L{first}-{last}" if last - first == len(ordered) - 1 else f"L{first} +{len(ordered) - 1}"
+
+
+def among(configurations: Iterable[str], every: Sequence[str]) -> str:
+    """Some of the configurations `attention/mask/mode`: `sdpa/ones` stands for all that begin so."""
+    left, names = set(configurations), []
+    for id in every:
+        parts = id.rsplit("/", 2)
+        for length in range(1, len(parts) + 1):
+            prefix = "/".join(parts[:length])
+            covered = {other for other in every if other == prefix or other.startswith(f"{prefix}/")}
+            if id in left and covered <= left:
+                names.append(prefix)
+                left -= covered
+    return ", ".join(names)
 
 
 def counted(count: int, noun: str) -> str:

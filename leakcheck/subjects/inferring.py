@@ -1,6 +1,7 @@
 """What a model reads that says nothing of it: told from its first layers, and tried."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -13,12 +14,13 @@ from leakcheck.subjects import running
 from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.function import Function, forward_parameters
 from leakcheck.subjects.inputs import Inputs
-from leakcheck.subjects.lengths import DEFAULT
+from leakcheck.subjects.lengths import DEFAULT, axis_sizes
 from leakcheck.subjects.refusal import one_line
 from leakcheck.subjects.sizes import read_results
 
 _ENCODER_STEPS = 7  # of an encoder that is held fixed; no other axis of a small model has that size
 _DOUBLINGS = 8
+_BLOCKS = (2, 4, 8, 16, 32, 64, 128)  # some models take multiples of their own block alone
 ADVICE = "describe them: --input 'NAME=float[batch, time, 80]', or leakcheck.Inputs in Python"
 
 
@@ -63,16 +65,25 @@ def _returns_logits(model: nn.Module) -> bool:
 
 
 def running_length(adapter: Adapter, wanted: int) -> int:
-    """A length of at least `wanted` steps, and of four outputs and a half, at which the model runs."""
-    length = wanted if adapter.step == 1 else max(wanted, 4 * adapter.step + (adapter.step + 1) // 2)
-    for _ in range(_DOUBLINGS):
-        try:
-            with torch.no_grad():
-                adapter(torch.zeros(2, length, dtype=torch.long))
-            return length
-        except Exception:  # too short for its windows
-            length = 2 * length + 1
-    return wanted
+    """A length at which the model runs: of at least `wanted` steps, and of four outputs and a half if it takes halves.
+
+    It is `wanted` where nothing else runs either.
+    """
+    if adapter.step > 1:
+        wanted = max(wanted, 4 * adapter.step + (adapter.step + 1) // 2)
+    taken = axis_sizes(None, adapter)
+    multiples = (next(n for n in count(wanted + -wanted % block, block) if n not in taken) for block in _BLOCKS)
+    doubled = (2**k * (wanted + 1) - 1 for k in range(1, _DOUBLINGS))  # it may be too short for its windows
+    return next((length for length in chain([wanted], multiples, doubled) if _runs(adapter, length)), wanted)
+
+
+def _runs(adapter: Adapter, length: int) -> bool:
+    try:
+        with torch.no_grad():
+            adapter(torch.zeros(2, length, dtype=torch.long))
+    except Exception:  # whatever it raises at a length that it does not take
+        return False
+    return True
 
 
 def adapted(
@@ -87,14 +98,30 @@ def adapted(
     if inputs is not None:
         return _with(module, inputs, where, examples)
     tried: list[str] = []
+    blind: list[Adapter] = []
     for candidate in dict.fromkeys(candidates(module)):
         inputs = Inputs(dict(candidate))
         try:
-            return Adapter(module, inputs, read_results(module, inputs))
+            adapter = Adapter(module, inputs, read_results(module, inputs))
+            if _looks_back(adapter):
+                return adapter
+            blind.append(adapter)
         except Exception as error:
             tried.append(f"{inputs} ({one_line(error)[:100]})")
+    if blind:
+        return blind[0]
     said = f"; tried {'; '.join(tried[:3])}" if tried else ""
     raise UsageError(f"{where}: what {type(model).__name__} reads could not be told{said}; {ADVICE}")
+
+
+@torch.no_grad()
+def _looks_back(adapter: Adapter) -> bool:
+    """Whether an earlier input moves the last output. If none does, what was taken for time may be the batch."""
+    length = adapter.fixed_length or running_length(adapter, DEFAULT)
+    ids = torch.arange(2 * length).reshape(2, length) % adapter.vocabulary
+    changed = ids.roll(1, 0)
+    changed[:, -1] = ids[:, -1]
+    return not torch.equal(adapter(ids)[0, -1], adapter(changed)[0, -1])
 
 
 def _with(module: nn.Module, inputs: Inputs, where: str, examples: Mapping[str, Tensor] | None) -> Adapter:
@@ -165,7 +192,9 @@ def _descriptions(model: nn.Module) -> Iterator[str]:
                 yield "float[batch, time]"
         elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
             width = module.input_size if isinstance(module, nn.RNNBase) else module.embed_dim
-            yield f"float[batch, time, {width}]" if module.batch_first else f"float[time, batch, {width}]"
+            if not module.batch_first:
+                yield f"float[time, batch, {width}]"
+            yield f"float[batch, time, {width}]"  # whoever calls the layer may have turned the axes
         elif isinstance(module, nn.Linear) and not _time_first(model):
             yield f"float[batch, time, {module.in_features}]"
         elif isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1 and not _time_first(model):

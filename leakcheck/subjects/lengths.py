@@ -48,7 +48,7 @@ def derive_seq_len(config: PreTrainedConfig | None, model: nn.Module | None = No
     longest = min(CAP, max_seq_len(config, model) or CAP)
     steps = [size for size in _step_sizes(config) if size < longest]
     wanted = min(longest, max([DEFAULT, at_least, *(2 * size + ceil(size / 2) for size in steps)]))
-    taken = _axis_sizes(config, model)
+    taken = axis_sizes(config, model)
     candidates = chain(range(wanted, longest + 1), range(wanted - 1, 1, -1))
     return next((n for n in candidates if n not in taken and all(n % size for size in steps)), wanted)
 
@@ -98,7 +98,8 @@ def _step_sizes(config: PreTrainedConfig | None) -> list[int]:
     ]
 
 
-def _axis_sizes(config: PreTrainedConfig | None, model: nn.Module | None) -> set[int]:
+def axis_sizes(config: PreTrainedConfig | None, model: nn.Module | None) -> set[int]:
+    """The sizes, and half the sizes, of the axes that a model has without its inputs."""
     sizes: set[int] = set()
     if config is not None:
         sizes.update(size for name, size in _sizes(config.to_dict()) if name not in MAXIMUM)

@@ -53,17 +53,17 @@ def load(
     "given" (by files of weights) or "as built" (by a factory). `seq_len` replaces the length that is derived from the
     configuration, which is `at_least` so many; `inputs` what the model or its factory says of what it reads. With
     `no_weights` a folder is taken for its configuration alone, and so is one whose weights do not fit in memory. A
-    large configuration is built small, and at its full size without weights: `Subject.full`. Code that a folder brings
-    along runs only with `trust_remote_code`.
+    large configuration is built small, and at its full size without weights: `Subject.full`.
+    Code that a folder brings along runs only with `trust_remote_code`.
 
     Raises:
         UsageError: the SPEC names nothing that can be loaded, or `seq_len` or `inputs` do not fit the model.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        named = str(snapshot(spec, weights=not no_weights)) if spec.startswith(PREFIX) else spec
-        model, weights, described = _model(named, no_weights, trust_remote_code)
-        full = full_size(Path(named), trusted=trust_remote_code) if weights.startswith(SHRUNK) else None
+        path = snapshot(spec, weights=not no_weights) if spec.startswith(PREFIX) else _path(spec)
+        model, weights, described = _model(spec, path, no_weights=no_weights, trusted=trust_remote_code)
+        full = full_size(path, trusted=trust_remote_code) if weights.startswith(SHRUNK) else None
         if full is None:
             return prepared(spec, model, weights, seq_len=seq_len, at_least=at_least, inputs=inputs or described)
         copy = prepared(spec, model, weights, at_least=at_least)
@@ -120,9 +120,8 @@ def _subject(spec: str, model: nn.Module, weights: str, seq_len: int | None, at_
     )
 
 
-def _model(spec: str, no_weights: bool, trusted: bool) -> tuple[Callable[..., Any], str, Inputs | None]:
+def _model(spec: str, path: Path, *, no_weights: bool, trusted: bool) -> tuple[Callable[..., Any], str, Inputs | None]:
     """The model, where its weights come from, and what it reads where that is said."""
-    path = _path(spec)
     if no_weights and not path.is_dir() and path.suffix != ".json":
         raise UsageError(f"--no-weights: {spec} is built as its code says; give a folder or a config.json")
     if spec in BUILTIN:

@@ -37,8 +37,11 @@ def load_folder(folder: Path, *, trusted: bool = False) -> tuple[nn.Module, str]
     files = weight_files(folder)
     needed, available = weights_in_memory(folder, files), available_memory()
     if needed > available:
-        why = f"its weights need {_gigabytes(needed)} of memory, {_gigabytes(available)} are there"
-        return build_config(folder, why, trusted=trusted)
+        return build_config(
+            folder,
+            trusted=trusted,
+            why=f"its weights need {_gigabytes(needed)} of memory, {_gigabytes(available)} are there",
+        )
     with refusing(f"{folder}: the model could not be loaded"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -62,7 +65,7 @@ def load_folder(folder: Path, *, trusted: bool = False) -> tuple[nn.Module, str]
     return model, ", ".join(["given", *filter(None, notes)]).replace("given, ", "given, but ")
 
 
-def build_config(path: Path, why: str = "", *, trusted: bool = False) -> tuple[nn.Module, str]:
+def build_config(path: Path, *, trusted: bool = False, why: str = "") -> tuple[nn.Module, str]:
     """A causal LM of this configuration, or of that in this folder, with random weights; shrunk if it is large.
 
     The second result is a word on the weights, which repeats `why` they are not the folder's.
@@ -70,14 +73,13 @@ def build_config(path: Path, why: str = "", *, trusted: bool = False) -> tuple[n
     Raises:
         UsageError: not the configuration of a causal LM, or one that cannot be built.
     """
-    path = _json(path)
-    config = _read_config(path, trusted=trusted)
+    config = _read_config(_json(path), trusted=trusted)
     notes = [why] if why else []
     with refusing(f"{path}: no model could be built from it"):
         if _parameter_count(config, trusted) > LARGEST_UNSHRUNK:
             config, notes = shrink(config), ["shrunk copy", *notes]
-            config.name_or_path = str(path.parent)  # where transformers looks for code of its own
-        model = AutoModelForCausalLM.from_config(config, **IN_FLOAT32, trust_remote_code=trusted)
+            config.name_or_path = str(_json(path).parent)  # where transformers looks for code of its own
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, **IN_FLOAT32)
     return model, f"random ({'; '.join(notes)})" if notes else "random"
 
 
@@ -89,11 +91,11 @@ def full_size(path: Path, *, trusted: bool = False) -> nn.Module:
     """
     config = _read_config(_json(path), trusted=trusted)
     with refusing(f"{path}: the model could not be built without weights"):
-        return weightless(lambda: AutoModelForCausalLM.from_config(config, **IN_FLOAT32, trust_remote_code=trusted))
+        return weightless(lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, **IN_FLOAT32))
 
 
 def weights_in_memory(folder: Path, files: Sequence[Path]) -> int:
-    """How many bytes a folder's files of weights take in float32, into which they are loaded."""
+    """How many bytes the weights in these files of a folder take in float32, into which they are loaded."""
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     name = stored.get("dtype") or stored.get("torch_dtype") or "float32"
     dtype = getattr(torch, str(name), torch.float32)

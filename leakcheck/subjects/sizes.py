@@ -10,7 +10,12 @@ from leakcheck.errors import SubjectCrash
 from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.inputs import Inputs, Result
 
-_TRIALS = ((2, 24), (2, 48), (3, 24)), ((2, 240), (2, 480), (3, 240)), ((2, 3840), (2, 7680), (3, 3840))
+_TRIALS = (
+    ((2, 24), (2, 48), (3, 24)),
+    ((2, 48), (2, 64), (3, 48)),
+    ((2, 240), (2, 480), (3, 240)),
+    ((2, 3840), (2, 7680), (3, 3840)),
+)
 
 
 def read_results(model: nn.Module, inputs: Inputs) -> dict[str, Result]:

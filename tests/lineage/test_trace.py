@@ -179,7 +179,7 @@ def test_a_trace_leaves_mode_and_backend_as_they_were(clean):
     assert clean.config._attn_implementation == "sdpa"
 
 
-def test_other_models_have_stages_but_no_origin():
-    lineage = traced(models.llama())
-    assert lineage.stages
-    assert lineage.origins == ()
+def test_of_other_models_the_origin_is_where_the_mask_was_born():
+    (origin,) = traced(models.llama()).origins
+    assert (origin.location.file, origin.is_none, origin.acts) == ("transformers/masking_utils.py", False, True)
+    assert origin.location.operation == "return kv_idx <= q_idx"
