@@ -48,14 +48,17 @@ def audit(
 ) -> AuditResult:
     """`auditing.audit` of a SPEC in a child process, which has ended on return, with all that it started.
 
-    The subject's standard output goes to standard error; from standard input it reads nothing.
+    The subject's standard output goes to standard error; from standard input it reads nothing. One audit at a time: a
+    process that another thread starts meanwhile would be taken for one of the subject's.
 
     Raises:
-        UsageError, NothingChecked: as `auditing.audit` does; or the memory in use cannot be read on this system.
+        UsageError, NothingChecked: as `auditing.audit` does; or a limit is none, or cannot be watched on this system.
         SubjectCrash: as it does; or the subject ended the process, or took more time or memory than `limits` give.
         LeakcheckError: `auditing.audit` crashed.
     """
     limits = limits or Limits()
+    if limits.timeout is not None and not limits.timeout > 0:
+        raise UsageError(f"--timeout {limits.timeout:g}: give the seconds that the audit may take, more than none")
     if limits.memory is not None and not Path("/proc/self/status").exists():
         raise UsageError("--memory-limit: this system has no /proc, from which leakcheck reads the memory in use")
     with _adopting() as bystanders:

@@ -258,6 +258,22 @@ def test_what_is_no_size(text: str) -> None:
         isolation.parse_size(text)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_what_is_no_time(seconds: float) -> None:
+    with pytest.raises(UsageError, match="--timeout"):
+        isolation.audit("llama", limits=Limits(timeout=seconds))
+
+
+def test_a_crash_of_the_tool_shows_where_if_asked(tmp_path) -> None:
+    written(tmp_path, "AT_IMPORT", "import leakcheck.auditing\nleakcheck.auditing.matrix = lambda *_: 1 / 0")
+    for environment in ({}, {"LEAKCHECK_TRACEBACK": "1"}):
+        command = process(tmp_path, env={**os.environ, **environment})
+        out, err = command.communicate(timeout=120)
+        assert (command.returncode, out) == (3, "")
+        assert "leakcheck: crashed: ZeroDivisionError: division by zero" in err
+        assert ("Traceback" in err) == bool(environment)
+
+
 def test_the_parent_imports_no_torch() -> None:
     code = "import sys, leakcheck.isolation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0

@@ -1,6 +1,7 @@
 """The command line: options in, an exit code out; no logic of its own and, until a command runs, no torch."""
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -48,7 +49,7 @@ def main() -> None:
     except Exception as error:
         _say(crashed(error))
         if _wants_traceback():
-            raise
+            traceback.print_exception(error)
         sys.exit(ExitCode.CRASH)
 
 

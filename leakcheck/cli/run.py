@@ -54,9 +54,7 @@ def run(
         bool,
         typer.Option("--trust-remote-code", help="Run the code that a folder or hf: model brings along (auto_map)."),
     ] = False,
-    timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds after which the audit is stopped; exit 3.")
-    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which the audit is stopped; exit 3.")] = None,
     memory_limit: Annotated[
         str | None, typer.Option(metavar="<size>", help="Memory, as 8GiB, above which the audit is stopped; exit 3.")
     ] = None,
@@ -81,7 +79,7 @@ def run(
         trust_remote_code=trust_remote_code,
         outputs=tuple(output or ()),
     )
-    limits = Limits(timeout, isolation.parse_size(memory_limit) if memory_limit else None)
+    limits = Limits(timeout, isolation.parse_size(memory_limit) if memory_limit is not None else None)
     with Bar() as bar:
         result = isolation.audit(model, settings, limits, progress=bar.step)
     print_audit(result, Console())
