@@ -178,8 +178,9 @@ def _lines(received: bytearray) -> list[bytes]:
 
 def _understood(line: bytes) -> Message:
     try:
-        return _MESSAGE.validate_json(line)
-    except ValidationError as error:
+        # Not `validate_json`, which takes no name of a file that is not UTF-8.
+        return _MESSAGE.validate_python(json.loads(line))
+    except (ValidationError, ValueError, RecursionError) as error:
         raise SubjectCrash(_GARBAGE) from error
 
 

@@ -79,13 +79,18 @@ HOLDING_THE_INTERPRETER = "ctypes.PyDLL(None).pause()"
 ENDS = {
     "exits when imported": ("AT_IMPORT", "os._exit(0)", "exit status 0 while the subject was loaded"),
     "exits in the factory": ("IN_FACTORY", "os._exit(7)", "exit status 7"),
-    "exits in forward": ("IN_FORWARD", "os._exit(0)", "exit status 0 at default/none/eval"),
+    "exits in forward": ("IN_FORWARD", "os._exit(0)", "exit status 0 while the subject was loaded"),
+    "exits when it is measured": (
+        "IN_FORWARD",
+        "if len(input_ids) > 2: os._exit(0)",
+        "exit status 0 at default/none/eval",
+    ),
     "calls sys.exit in forward": ("IN_FORWARD", "sys.exit(0)", "sys.exit(0)"),
     "is interrupted when imported": ("AT_IMPORT", "raise KeyboardInterrupt", "raised KeyboardInterrupt"),
     "is interrupted in forward": ("IN_FORWARD", "raise KeyboardInterrupt", "raised KeyboardInterrupt"),
     "kills itself": ("IN_FORWARD", "os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
     "kills its group": ("IN_FORWARD", "os.killpg(0, signal.SIGTERM)", "SIGTERM"),
-    "reads where nothing is": ("IN_FORWARD", "ctypes.string_at(0)", "SIGSEGV at default/none/eval"),
+    "reads where nothing is": ("IN_FORWARD", "ctypes.string_at(0)", "SIGSEGV"),
     "aborts": ("IN_FORWARD", "os.abort()", "SIGABRT"),
     "sets an alarm": ("IN_FORWARD", "signal.setitimer(signal.ITIMER_VIRTUAL, 0.01)\nwhile True: pass", "SIGVTALRM"),
     "closes all files": ("IN_FORWARD", "os.closerange(0, 4096)", "closed the files"),
@@ -190,6 +195,16 @@ def test_the_result_is_that_of_the_audit_itself(audited) -> None:
     here = audit("subject.py")
     for field in ("verdict", "configurations", "checkpoints", "findings", "controls", "subject", "conclusions"):
         assert getattr(isolated, field) == getattr(here, field), field
+
+
+def test_a_name_that_is_not_utf8(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "AT_IMPORT", "pass")
+    name = os.fsdecode(b"subject\xff.py")
+    os.rename("subject.py", name)
+    with pytest.raises(UsageError) as caught:  # Python cannot import such a file
+        isolation.audit(name)
+    assert name in str(caught.value)
 
 
 def test_steps_are_told(audited, tmp_path) -> None:

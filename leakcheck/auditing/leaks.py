@@ -49,9 +49,11 @@ class _Context:
     def finding(self, code: codes.Code, verdict: Verdict, examined: Examined, message: str, **where) -> Finding:
         attention = examined.configuration.attention
         seq = self.seq if self.full is None else self.full.seq_len
-        command = f"leakcheck run --model {self.spec} --seq-len {seq}"
+        command = f"leakcheck run --model {shlex.quote(self.spec)} --seq-len {seq}"
         if self.no_weights:
             command += " --no-weights"
+        if self.settings.trust_remote_code:
+            command += " --trust-remote-code"
         if attention != "default":
             command += f" --attn {attention}"
         command += options(self.settings)

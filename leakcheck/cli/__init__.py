@@ -54,7 +54,9 @@ def main() -> None:
 
 def _say(what: str) -> None:
     """One line, whatever the names of files and the subject's messages hold."""
-    print("leakcheck:", " ".join(what.splitlines()), file=sys.stderr)
+    from leakcheck.report.words import visible
+
+    print("leakcheck:", visible(what), file=sys.stderr)
 
 
 def _wants_traceback() -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -60,7 +61,7 @@ def load(
     """
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        path = snapshot(spec) if spec.startswith(PREFIX) else Path(spec)
+        path = snapshot(spec, weights=not no_weights) if spec.startswith(PREFIX) else _path(spec)
         model, weights, described = _model(spec, path, no_weights=no_weights, trusted=trust_remote_code)
         full = full_size(path, trusted=trust_remote_code) if weights.startswith(SHRUNK) else None
         if full is None:
@@ -142,6 +143,20 @@ def _model(spec: str, path: Path, *, no_weights: bool, trusted: bool) -> tuple[C
     if Path(target).exists():
         raise UsageError(f"{spec}: not a folder, a .json, .gguf, .pt2 or .py file; the built-in models are {built_in}")
     raise UsageError(f"{spec}: there is no such file or folder, and no such built-in model ({built_in})")
+
+
+def _path(spec: str) -> Path:
+    """The path of this name, whether or not there is something."""
+    if not spec:
+        raise UsageError("the SPEC is empty; give a folder, a config.json, file.py or the name of a built-in model")
+    try:
+        os.stat(spec)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, a null byte, no permission
+        shown = spec if len(spec) < 100 else f"{spec[:100]}..."
+        raise UsageError(f"{shown}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    return Path(spec)
 
 
 def _config_of(model: nn.Module) -> PreTrainedConfig | None:

@@ -163,7 +163,7 @@ def _import_alone(name: str, path: Path) -> ModuleType:
 
 def _import_failure(path: Path, root: Path, error: BaseException) -> str:
     """One line that says where in the user's own code the import failed."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame for frame in frames if _is_users(Path(frame.filename), root)]

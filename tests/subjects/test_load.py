@@ -107,11 +107,6 @@ def test_nothing_there(spec, tmp_path, monkeypatch):
     assert all(name in message for name in BUILTIN)
 
 
-@pytest.mark.parametrize("spec", ["hf:org/name"])
-def test_not_loaded_yet(spec):
-    assert "does not load" in refusal(spec)
-
-
 def test_a_file_of_another_kind(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"")
     assert "not a folder, a .json, .gguf, .pt2 or .py file" in refusal(tmp_path / "weights.bin")
