@@ -35,8 +35,9 @@ from transformers.utils import logging
 import leakcheck
 from leakcheck import flow
 from leakcheck.probes.precision import float64
-from leakcheck.subjects import architectures
+from leakcheck.subjects import architectures, backends
 from leakcheck.subjects.lengths import derive_seq_len
+from leakcheck.subjects.library import SWITCHES_EXPERTS
 from leakcheck.subjects.subject import logits_of
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
@@ -92,21 +93,17 @@ def examine(model_type: str) -> list[Row]:
 
 def configurations(model: PreTrainedModel) -> list[tuple[str, str]]:
     """Attention backends with the default way to run experts, and all ways on the first backend."""
-    backends = ["default"]
-    if model._can_set_attn_implementation():
-        backends = ["eager", "sdpa"] if model._supports_sdpa else ["eager"]
-    found = [(backend, "default") for backend in backends]
-    if model._can_set_experts_implementation() and "expert" in repr(model).lower():
-        found = [(backend, EXPERTS[0]) for backend in backends] + [(backends[-1], way) for way in EXPERTS[1:]]
+    attention = backends.available(model)
+    found = [(backend, "default") for backend in attention]
+    if SWITCHES_EXPERTS and model._can_set_experts_implementation() and "expert" in repr(model).lower():
+        found = [(backend, EXPERTS[0]) for backend in attention] + [(attention[-1], way) for way in EXPERTS[1:]]
     return found
 
 
 @contextlib.contextmanager
 def _set(model: PreTrainedModel, attention: str, experts: str) -> Iterator[None]:
     if attention != "default":
-        model.set_attn_implementation(attention)
-        if model.config._attn_implementation != attention:
-            raise RuntimeError(f"cannot be switched to attention {attention}")
+        backends.switch(model, attention)
     if experts != "default":
         model.set_experts_implementation(experts)
     yield
