@@ -226,7 +226,7 @@ class FullSize:
 
 @dataclass(frozen=True)
 class SubjectInfo:
-    """What was audited. With `full_size`, `parameters`, `seq_len` and `weights` are those of the copy that was probed."""
+    """What was audited. With `full_size` all other numbers, and the weights, are those of the copy that was probed."""
 
     spec: str
     class_name: str = field(metadata={"json": "class"})

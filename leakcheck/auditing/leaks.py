@@ -111,17 +111,19 @@ def _admitted(examined: Examined, context: _Context) -> Finding:
     who = "1 position" if readers == 1 else f"{readers} positions"
     at = "" if context.full is None else "at full size "
     message = (
-        f"{at}{who} may read a later one, position {widest.position} as late a one as {widest.source}; {examined.sought}"
+        f"{at}{who} may read a later one, position {widest.position} as late a one as {widest.source}; "
+        f"{examined.sought}"
     )
-    return _explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame)
+    return _explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame, context)
 
 
-def _explained(finding: Finding, blame: Blame | None) -> Finding:
+def _explained(finding: Finding, blame: Blame | None, context: _Context) -> Finding:
     """With why in a second sentence, and the way from the token that is read to the position that reads it."""
     if blame is None:
         return finding
     place = {} if finding.file else {**_at(blame.place), "module": blame.module}
-    message = f"{finding.message}. {blame.sentence[:1].upper()}{blame.sentence[1:]}"
+    why = blame.sentence if context.full is None else f"in the shrunken copy {blame.sentence}"
+    message = f"{finding.message}. {why[:1].upper()}{why[1:]}"
     return replace(finding, message=message, chain=tuple(map(_step, blame.chain)), **place)
 
 
@@ -222,7 +224,7 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
             context.finding(codes.FUTURE_DEPENDENCE, Verdict.LEAK, examined, message, witness=witness, **place)
         )
     told = next(number for number, finding in enumerate(found) if finding.code != codes.MASK_IS_NONE.id)
-    found[told] = _explained(found[told], examined.blame)
+    found[told] = _explained(found[told], examined.blame, context)
     return found
 
 

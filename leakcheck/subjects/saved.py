@@ -38,7 +38,9 @@ def load_folder(folder: Path) -> tuple[nn.Module, str]:
         )
     needed, available = weights_in_memory(folder), available_memory()
     if needed > available:
-        return build_config(folder, f"its weights need {_gigabytes(needed)} of memory, {_gigabytes(available)} are there")
+        return build_config(
+            folder, f"its weights need {_gigabytes(needed)} of memory, {_gigabytes(available)} are there"
+        )
     with refusing(f"{folder}: the model could not be loaded"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,

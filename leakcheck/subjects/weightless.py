@@ -47,7 +47,8 @@ def _without_parameters() -> Iterator[None]:
             emptied[parameter] = _emptied(parameter)
         return emptied[parameter]
 
-    handle = register_module_parameter_registration_hook(hook)
+    register: Callable[..., Any] = register_module_parameter_registration_hook  # its type forgets what hooks return
+    handle = register(hook)
     try:
         yield
     finally:
