@@ -265,7 +265,9 @@ def _lost_mask(examined: Examined, leak: Checkpoint | None, context: _Context) -
     place = f"{origin.location.function} at {origin.location.file}:{origin.location.lines[0]}"
     if not origin.is_none:
         code = codes.MASK_UNUSED
-        message = f"{origin.mask}: made by {place} (`{origin.location.operation}`), and no op that was seen applies it"
+        message = (
+            f"a mask is made by {place} (`{origin.location.operation}`), {origin.mask}; no op that was seen applies it"
+        )
     elif leak and passed and any(said.endswith("=None") for said in passed.passes):
         code = codes.MASK_IS_NONE
         message = (
