@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -154,14 +154,19 @@ def classify(row: Row, traced: flow.Trace, moved: Tensor) -> Row:
 
 
 @torch.no_grad()
-def brute_force(model: PreTrainedModel, ids: Tensor, tokens: Tensor, draws: int = 4) -> Tensor:
-    """Boolean `[batch, seq, seq]`: whether a change of input j moves output t, in float64.
+def brute_force(model: nn.Module, ids: Tensor, tokens: Tensor, draws: int = 4) -> Tensor:
+    """Boolean `[batch, seq, seq]`: whether a change of input j moves output t, in float64."""
+    return moved(copy.deepcopy(model).double(), ids, tokens, draws)
+
+
+def moved(double: nn.Module, ids: Tensor, tokens: Tensor, draws: int = 4) -> Tensor:
+    """`brute_force` of a model that is in float64 already.
 
     Each position alone is set to several other tokens. Then every suffix is drawn anew several times; an output that
     only such a change of many tokens moves counts as moved by the earliest of them.
     """
     batch, length = ids.shape
-    moved = torch.zeros(batch, length, length, dtype=torch.bool)
+    found = torch.zeros(batch, length, length, dtype=torch.bool)
     generator = torch.Generator().manual_seed(1)
 
     def other(than: Tensor) -> Tensor:
@@ -169,7 +174,6 @@ def brute_force(model: PreTrainedModel, ids: Tensor, tokens: Tensor, draws: int 
         at = torch.searchsorted(tokens, than)
         return tokens[(at + torch.randint(1, len(tokens), than.shape, generator=generator)) % len(tokens)]
 
-    double = copy.deepcopy(model).double()
     for row in range(batch):
         one, many = [], []
         for j in range(length):
@@ -189,10 +193,10 @@ def brute_force(model: PreTrainedModel, ids: Tensor, tokens: Tensor, draws: int 
         difference = (logits[1:] - logits[0]).abs().amax(-1)  # [changes, seq]
         above = difference > RESOLUTION * logits.abs().max()
         for (j, _), outputs in zip(one, above[: len(one)], strict=True):
-            moved[row, j] |= outputs
+            found[row, j] |= outputs
         for (j, _), outputs in zip(many, above[len(one) :], strict=True):
-            moved[row, j] |= outputs & ~moved[row, j:].any(0)
-    return moved
+            found[row, j] |= outputs & ~found[row, j:].any(0)
+    return found
 
 
 def usable_tokens(model: PreTrainedModel) -> Tensor:
