@@ -28,15 +28,16 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 import leakcheck
 from leakcheck import flow
 from leakcheck.probes.precision import float64
-from leakcheck.subjects import architectures
+from leakcheck.subjects import architectures, backends
 from leakcheck.subjects.lengths import derive_seq_len
+from leakcheck.subjects.library import SWITCHES_EXPERTS
 from leakcheck.subjects.subject import logits_of
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
@@ -92,21 +93,17 @@ def examine(model_type: str) -> list[Row]:
 
 def configurations(model: PreTrainedModel) -> list[tuple[str, str]]:
     """Attention backends with the default way to run experts, and all ways on the first backend."""
-    backends = ["default"]
-    if model._can_set_attn_implementation():
-        backends = ["eager", "sdpa"] if model._supports_sdpa else ["eager"]
-    found = [(backend, "default") for backend in backends]
-    if model._can_set_experts_implementation() and "expert" in repr(model).lower():
-        found = [(backend, EXPERTS[0]) for backend in backends] + [(backends[-1], way) for way in EXPERTS[1:]]
+    attention = backends.available(model)
+    found = [(backend, "default") for backend in attention]
+    if SWITCHES_EXPERTS and model._can_set_experts_implementation() and "expert" in repr(model).lower():
+        found = [(backend, EXPERTS[0]) for backend in attention] + [(attention[-1], way) for way in EXPERTS[1:]]
     return found
 
 
 @contextlib.contextmanager
 def _set(model: PreTrainedModel, attention: str, experts: str) -> Iterator[None]:
     if attention != "default":
-        model.set_attn_implementation(attention)
-        if model.config._attn_implementation != attention:
-            raise RuntimeError(f"cannot be switched to attention {attention}")
+        backends.switch(model, attention)
     if experts != "default":
         model.set_experts_implementation(experts)
     yield
@@ -157,14 +154,19 @@ def classify(row: Row, traced: flow.Trace, moved: Tensor) -> Row:
 
 
 @torch.no_grad()
-def brute_force(model: PreTrainedModel, ids: Tensor, tokens: Tensor, draws: int = 4) -> Tensor:
-    """Boolean `[batch, seq, seq]`: whether a change of input j moves output t, in float64.
+def brute_force(model: nn.Module, ids: Tensor, tokens: Tensor, draws: int = 4) -> Tensor:
+    """Boolean `[batch, seq, seq]`: whether a change of input j moves output t, in float64."""
+    return moved(copy.deepcopy(model).double(), ids, tokens, draws)
+
+
+def moved(double: nn.Module, ids: Tensor, tokens: Tensor, draws: int = 4) -> Tensor:
+    """`brute_force` of a model that is in float64 already.
 
     Each position alone is set to several other tokens. Then every suffix is drawn anew several times; an output that
     only such a change of many tokens moves counts as moved by the earliest of them.
     """
     batch, length = ids.shape
-    moved = torch.zeros(batch, length, length, dtype=torch.bool)
+    found = torch.zeros(batch, length, length, dtype=torch.bool)
     generator = torch.Generator().manual_seed(1)
 
     def other(than: Tensor) -> Tensor:
@@ -172,7 +174,6 @@ def brute_force(model: PreTrainedModel, ids: Tensor, tokens: Tensor, draws: int 
         at = torch.searchsorted(tokens, than)
         return tokens[(at + torch.randint(1, len(tokens), than.shape, generator=generator)) % len(tokens)]
 
-    double = copy.deepcopy(model).double()
     for row in range(batch):
         one, many = [], []
         for j in range(length):
@@ -192,10 +193,10 @@ def brute_force(model: PreTrainedModel, ids: Tensor, tokens: Tensor, draws: int 
         difference = (logits[1:] - logits[0]).abs().amax(-1)  # [changes, seq]
         above = difference > RESOLUTION * logits.abs().max()
         for (j, _), outputs in zip(one, above[: len(one)], strict=True):
-            moved[row, j] |= outputs
+            found[row, j] |= outputs
         for (j, _), outputs in zip(many, above[len(one) :], strict=True):
-            moved[row, j] |= outputs & ~moved[row, j:].any(0)
-    return moved
+            found[row, j] |= outputs & ~found[row, j:].any(0)
+    return found
 
 
 def usable_tokens(model: PreTrainedModel) -> Tensor:

@@ -228,7 +228,7 @@ class FullSize:
 
 @dataclass(frozen=True)
 class SubjectInfo:
-    """What was audited. With `full_size` the other sizes, and `weights`, are those of the copy that was probed."""
+    """What was audited. With `full_size` all other numbers, and the weights, are those of the copy that was probed."""
 
     spec: str
     class_name: str = field(metadata={"json": "class"})

@@ -58,7 +58,7 @@ def audit(
         with state.preserved(subject.model):
             return _audit(subject, settings, progress)
     if not callable(subject):
-        raise UsageError(f"a {type(subject).__name__} cannot be audited; a SPEC, a Module or a function is needed")
+        raise UsageError(f"{type(subject).__name__} cannot be audited; a SPEC, a Module or a function is needed")
     module = subject if isinstance(subject, nn.Module) else Function(subject)
     with state.preserved(module):
         made = prepared(class_name(module), module, "as built", inputs=inputs, **length)

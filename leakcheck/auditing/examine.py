@@ -23,8 +23,8 @@ from leakcheck.subjects.subject import Subject
 class Examined:
     """One configuration: what was measured, what was proven, where, and what it amounts to.
 
-    `blame` tells why there is the widest of flow's violations, `sought` in words how the search for a witness ended;
-    nothing where there was none.
+    `blame` tells why there is the widest of flow's violations in the probed model, `sought` in words how the search for
+    a witness ended; nothing where there was none.
     """
 
     configuration: Configuration
@@ -69,10 +69,11 @@ class Examiner:
         if contract.bidirectional:  # to see what is later is no violation of it
             proof = replace(proof, violations=(), horizon=None)
         note, story = "", None
-        if proof.violations:
-            story = self.prover.blame(configuration, proof.widest)
+        admitted = self._in_probed(configuration, proof)
+        if admitted.violations:
+            story = self.of_copy.blame(configuration, admitted.widest)
         if proof.violations and probed.repeatable and not probed.logits.moved:
-            pairs = self._admitted(configuration, proof)
+            pairs = [(violation.position, violation.source) for violation in admitted.violations]
             found = seek(self.prober, configuration, pairs, probed) if pairs else None
             note = "" if found else self._elsewhere(configuration) if pairs else "the shrunken copy has none such"
             probed = found or probed
@@ -109,11 +110,9 @@ class Examiner:
         # The readings hold the tensors of a whole forward, which nothing after this needs.
         return Examined(configuration, replace(probed, readings=()), proof, story, note, lineage, result, checkpoints)
 
-    def _admitted(self, configuration: Configuration, proof: Proof) -> list[tuple[int, int]]:
-        """The pairs of positions of the probed model between which flow admits a dependence."""
-        if self.prover is not self.of_copy:
-            proof = self.of_copy.prove(configuration)
-        return [(violation.position, violation.source) for violation in proof.violations]
+    def _in_probed(self, configuration: Configuration, proof: Proof) -> Proof:
+        """If the proof has violations, that of the model that is probed: its positions can be aimed at."""
+        return self.of_copy.prove(configuration) if proof.violations and self.prover is not self.of_copy else proof
 
     def _elsewhere(self, configuration: Configuration) -> str:
         """What is known of a dependence that nothing showed under these weights."""
@@ -126,7 +125,7 @@ class Examiner:
 def _by_role(
     horizons: Mapping[Spot, int | None], of: Plan, plan: Plan, spots: Iterable[Spot]
 ) -> dict[Spot, int | None]:
-    """The horizons of a model of another size at these spots: of the same stage and path, the worst of its layers."""
+    """The horizons of a model of another size at these spots: those of the stage and path, at the worst layer."""
     roles = {stage.number: (stage.phase, stage.title) for stage in of.stages}
     worst_of: dict[tuple, int | None] = {}
     for (number, path, _), horizon in horizons.items():

@@ -147,15 +147,16 @@ def _admitted(examined: Examined, context: _Context) -> Finding:
     else:
         what = f"a later one, position {widest.position} as late a one as {widest.source}"
     message = f"{at}{who} may read {what}; {examined.sought}"
-    return _explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame)
+    return _explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame, context)
 
 
-def _explained(finding: Finding, blame: Blame | None) -> Finding:
+def _explained(finding: Finding, blame: Blame | None, context: _Context) -> Finding:
     """With why in a second sentence, and the way from the token that is read to the position that reads it."""
     if blame is None:
         return finding
     place = {} if finding.file else {**_at(blame.place), "module": blame.module}
-    message = f"{finding.message}. {blame.sentence[:1].upper()}{blame.sentence[1:]}"
+    why = blame.sentence if context.full is None else f"in the shrunken copy {blame.sentence}"
+    message = f"{finding.message}. {why[:1].upper()}{why[1:]}"
     return replace(finding, message=message, chain=tuple(map(_step, blame.chain)), **place)
 
 
@@ -209,7 +210,9 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
         message = f"position {case.position} moves with inputs before {case.cut}"
         return [
             _explained(
-                context.finding(codes.BEYOND_WINDOW, Verdict.LEAK, examined, message, witness=witness), examined.blame
+                context.finding(codes.BEYOND_WINDOW, Verdict.LEAK, examined, message, witness=witness),
+                examined.blame,
+                context,
             )
         ]
     standard, recompute = examined.first_leak_on("standard"), examined.first_leak_on("recompute")
@@ -246,7 +249,7 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
             context.finding(codes.FUTURE_DEPENDENCE, Verdict.LEAK, examined, message, witness=witness, **place)
         )
     told = next(number for number, finding in enumerate(found) if finding.code not in _LOST)
-    found[told] = _explained(found[told], examined.blame)
+    found[told] = _explained(found[told], examined.blame, context)
     return found
 
 
@@ -262,7 +265,9 @@ def _lost_mask(examined: Examined, leak: Checkpoint | None, context: _Context) -
     place = f"{origin.location.function} at {origin.location.file}:{origin.location.lines[0]}"
     if not origin.is_none:
         code = codes.MASK_UNUSED
-        message = f"{origin.mask}: made by {place} (`{origin.location.operation}`), and no op that was seen applies it"
+        message = (
+            f"a mask is made by {place} (`{origin.location.operation}`), {origin.mask}; no op that was seen applies it"
+        )
     elif leak and passed and any(said.endswith("=None") for said in passed.passes):
         code = codes.MASK_IS_NONE
         message = (

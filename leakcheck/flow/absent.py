@@ -126,11 +126,10 @@ class Runner:
     def _on_meta(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """The op for its shapes; of layers that are alike only the first runs it."""
         if func._schema.is_mutable or any(r.alias_info is not None for r in func._schema.returns):
-            return func(*mapped(args, _moved), **mapped(kwargs, _moved))
+            return _for_shapes(func, args, kwargs)
         key = (func, _form(args), _form(tuple(kwargs.items())))
         if key not in self._results:
-            on_meta = _SHAPES.get(func, func)
-            self._results[key] = on_meta(*mapped(args, _moved), **mapped(kwargs, _moved))
+            self._results[key] = _for_shapes(_SHAPES.get(func, func), args, kwargs)
         return mapped(self._results[key], _another)
 
 
@@ -174,9 +173,20 @@ def _noted(tensor: Tensor, lacking: list[Tensor]) -> Tensor:
     return tensor
 
 
+def _for_shapes(func: Any, args: tuple, kwargs: dict) -> Any:
+    """A number in a tensor moves only where it must: that it is one, which decides the type of results, is lost then."""
+    try:
+        return func(*mapped(args, _moved), **mapped(kwargs, _moved))
+    except RuntimeError:
+        return func(*mapped(args, _all_moved), **mapped(kwargs, _all_moved))
+
+
 def _moved(tensor: Tensor) -> Tensor:
-    """A number stays: how it counts for the result's type is known of the tensor alone."""
-    return tensor if is_absent(tensor) or not tensor.dim() else tensor.to(_META)
+    return tensor.to(_META) if tensor.dim() else tensor
+
+
+def _all_moved(tensor: Tensor) -> Tensor:
+    return tensor.to(_META)
 
 
 def _is_meta(device: Any) -> bool:

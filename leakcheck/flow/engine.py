@@ -267,7 +267,7 @@ class Flow(TorchDispatchMode):
 
 
 def _values(plan: _Plan, result: Tensor, operands: Sequence[Operand], args: tuple, kwargs: dict) -> Tensor:
-    """What an elementwise op makes of its operands' values and stand-ins; its shape broadcasts to the result's."""
+    """What an elementwise op makes of values and stand-ins, in a shape that broadcasts to its result's."""
     if not is_absent(result):
         return result
     labels = {id(x.tensor): x.labels for x in operands}

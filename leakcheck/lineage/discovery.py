@@ -6,7 +6,7 @@ what is discovered stands around them.
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import CodeType, FunctionType
 
 from torch import nn
@@ -29,8 +29,11 @@ MODULES = 2  # the rank of a stage that has a module, or a function that one cal
 class Discovery:
     """What one recorded forward shows of its masks."""
 
-    def __init__(self, recording: Recording, log: OpLog, masks: Masks, plan: ModulesPlan):
-        self.recording, self.log, self.masks, self.plan = recording, log, masks, plan
+    def __init__(
+        self, recording: Recording, log: OpLog, masks: Masks, plan: ModulesPlan, modules: Mapping[Spot, Passed]
+    ):
+        """`modules` are the stages of the plan; what is found of them is noted there."""
+        self.recording, self.log, self.masks, self.plan, self.modules = recording, log, masks, plan, modules
         self.stages: dict[tuple, Passed] = {}
         self.makers = self._makers()
         self.nothing_made = self._makers_of_none()
@@ -125,29 +128,41 @@ class Discovery:
     # who hands them to whom
 
     def _hand_overs(self) -> None:
-        for call in self.recording.calls:
+        handing = [call for call in self.recording.calls if self._handed(call) and not self._only_asks(call)]
+        outer = {id(call.parent) for call in handing}
+        for call in handing:
             generating = any(_encloses(made, call) for made in self.making)
             handed = self._handed(call, tensors=generating)
-            if call in self.making or not handed or call.parent is None:
-                continue
-            idle = not any(_within(moment, call) for moment in self._moments)
-            if idle and (call.result is None or isinstance(call.result, bool)):
-                continue  # it only asked a question about the mask
-            if generating and call.parent not in self.making:
+            beyond = generating and call.parent not in self.making
+            if not handed or beyond or call in self.making or call.parent is None:
                 continue
             notes = []
-            if all(said.endswith("=None") for said in handed) and self._is_innermost(call):
-                causal = any(_within(op.moment, call) for op in self.kernels)
-                makes = any(b.op and _within(b.op.moment, call) for b in self.masks.births.values())
-                notes = (
-                    ["the kernel masks by is_causal"] if causal else ["no mask acts here"] if idle and not makes else []
-                )
+            if id(call) not in outer and all(said.endswith("=None") for said in handed):
+                notes = self._instead(call)
                 self._asking(call, handed)
-            if not self._is_module(call):
+            if self._is_module(call):
+                name = self._module_of(call)
+                self.modules[self.plan.stage_of(name).number, STANDARD, layer_in(name)].notes.extend(notes)
+            else:
                 phase = GENERATION if generating else self.plan.stage_of(self._module_of(call)).phase
                 self._site(call, phase, "hand-over", handed, notes)
             if not generating:
                 self._around(call)
+
+    def _only_asks(self, call: Call) -> bool:
+        """Whether it answers a question about the mask and does nothing with it."""
+        return self._is_idle(call) and (call.result is None or isinstance(call.result, bool))
+
+    def _is_idle(self, call: Call) -> bool:
+        """Whether no mask acts in it."""
+        return not any(_within(moment, call) for moment in self._moments)
+
+    def _instead(self, call: Call) -> list[str]:
+        """What masks in a function that was handed `None`."""
+        if any(_within(op.moment, call) for op in self.kernels):
+            return ["the kernel masks by is_causal"]
+        makes = any(birth.op and _within(birth.op.moment, call) for birth in self.masks.births.values())
+        return ["no mask acts here"] if self._is_idle(call) and not makes else []
 
     def _around(self, call: Call) -> None:
         """The control flow that a hand-over stands in, and the statements that take up what it returned."""
@@ -250,9 +265,6 @@ class Discovery:
     def _is_module(self, call: Call) -> bool:
         module = call.receiver
         return isinstance(module, nn.Module) and self.plan.codes.get(module) is call.code
-
-    def _is_innermost(self, call: Call) -> bool:
-        return not any(c.parent is call and self._handed(c) for c in self.recording.calls)
 
     def _innermost(self, moment: int) -> Call | None:
         return max((c for c in self.recording.calls if _within(moment, c)), key=lambda c: c.span[0], default=None)

@@ -1,7 +1,8 @@
 """The statements around a hand-over: what decides whether it happens, and what takes up what it returned."""
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from types import CodeType
 
 from leakcheck.checkpoints import source
@@ -56,18 +57,13 @@ def sources_of(code: CodeType, statement: ast.stmt | None, expression: ast.expr 
 def _around(code: CodeType, statement: ast.stmt | None) -> list[ast.stmt]:
     """The statements that enclose one, itself included, the outermost first."""
     function = source.syntax_of(code)
-    if function is None or statement is None:
-        return []
-    first, last = source.lines_of(statement)
-    return [
-        s
-        for s in _statements(function)
-        if s is statement or (s.lineno <= first and last <= source.lines_of(s)[1] and _holds(s, statement))
-    ]
+    return [] if function is None or statement is None else _enclosing(function, statement)
 
 
-def _holds(outer: ast.stmt, inner: ast.stmt) -> bool:
-    return any(s is inner for s in ast.walk(outer))
+@cache
+def _enclosing(function: ast.FunctionDef, statement: ast.stmt) -> list[ast.stmt]:
+    outer_first = (n for n in ast.walk(function) if isinstance(n, ast.stmt) and n is not function)
+    return [s for s in outer_first if any(inner is statement for inner in ast.walk(s))]
 
 
 def _after(statement: ast.stmt, parent: ast.stmt) -> list[ast.stmt]:
@@ -77,11 +73,6 @@ def _after(statement: ast.stmt, parent: ast.stmt) -> list[ast.stmt]:
         if statement in block:
             return block[block.index(statement) + 1 :]
     return []
-
-
-def _statements(function: ast.FunctionDef) -> Iterator[ast.stmt]:
-    """Outer ones before inner ones."""
-    return (node for node in ast.walk(function) if isinstance(node, ast.stmt) and node is not function)
 
 
 def _assigned(statement: ast.stmt | None) -> set[str]:

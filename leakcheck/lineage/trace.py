@@ -71,7 +71,7 @@ def _discovered(plan: ModulesPlan, recording: Recording, readings: list[Reading]
     stages = passing.of_readings(readings, masks.roots)
     for (number, _, _), passed in stages.items():
         passed.identity, passed.order = (number,), (MODULES, number, 0)
-    found = Discovery(recording, log, masks, plan)
+    found = Discovery(recording, log, masks, plan, stages)
     whole = stages.get((1, STANDARD, None))  # the model itself
     if whole is not None and found.summary:
         whole.notes.append(found.summary)

@@ -92,7 +92,7 @@ def sections(result: AuditResult) -> list[Section]:
         section
         for section in (
             configuration_section(result.configurations) if result.configurations else None,
-            checkpoint_section(checkpoints) if checkpoints else None,
+            checkpoint_section(checkpoints, copy=result.subject.full_size is not None) if checkpoints else None,
             statistics_section(result.statistics) if result.statistics else None,
             safety_section(result.safety_checks, len(result.configurations)) if result.safety_checks else None,
             ablation_section(result.ablation) if result.ablation else None,
@@ -109,6 +109,10 @@ def sections(result: AuditResult) -> list[Section]:
 def _positions(result: AuditResult) -> str:
     proven = result.subject.full_size or result.subject
     return counted(proven.seq_len, "position")
+
+
+def _of_copy(result: AuditResult) -> str:
+    return " of the shrunken copy" if result.subject.full_size is not None else ""
 
 
 def _missed(result: AuditResult) -> list[str]:
@@ -142,7 +146,7 @@ def _evidence(result: AuditResult) -> str:
             largest = max((c.output_delta for c in measured), key=magnitude, default=0.0)
             beyond = f" beyond rounding (at most {number(largest)})" if largest else ""
             return (
-                f"No change of a future token moved any past output{beyond} in {everywhere}; "
+                f"No change of a future token moved any past output{_of_copy(result)}{beyond} in {everywhere}; "
                 f"{_coverage(measured)} (past, future) position pairs.{_hole(result)}"
             )
         case Verdict.PROVEN:
@@ -158,7 +162,8 @@ def _witness(result: AuditResult, leaking: Sequence[ConfigurationResult], everyw
         return "See the findings."
     top = max(leaking, key=lambda c: magnitude(c.output_delta))
     whose = "future tokens moved a past" if result.subject.contract == CAUSAL else "what it hides moved an"
-    moved = f"A change of {whose} output by {number(top.output_delta)} under {top.id}; "
+    what = f"{whose} output{_of_copy(result)}"
+    moved = f"A change of {what} by {number(top.output_delta)} under {top.id}; "
     evidence = f"{moved if top.output_delta else ''}{len(leaking)} of {everywhere} {_verb(leaking)}."
     first = next((f for f in result.findings if f.verdict is Verdict.LEAK and f.file), None)
     if first:

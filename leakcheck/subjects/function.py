@@ -81,7 +81,10 @@ def _rebound(function: Any, copies: Mapping[nn.Module, nn.Module]) -> Any:
 
 
 def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(model.function if isinstance(model, Function) else model.forward).parameters
+    try:
+        return inspect.signature(model.function if isinstance(model, Function) else model.forward).parameters
+    except (ValueError, TypeError):  # of a builtin nothing is known
+        return {"args": inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)}
 
 
 def called(model: nn.Module, arguments: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from leakcheck.config import Configuration
-from leakcheck.errors import LeakcheckError, UsageError
+from leakcheck.errors import LeakcheckError, SubjectCrash, UsageError
 from leakcheck.subjects import running
 from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.function import Function, forward_parameters
@@ -95,17 +95,20 @@ def adapted(
         UsageError: it does not run with these inputs, or with any that it could be thought to take.
     """
     module = model if isinstance(model, nn.Module) else Function(model)
-    if inputs is not None:
+    if inputs is not None and inputs.arguments:
         return _with(module, inputs, where, examples)
+    outputs = inputs.outputs if inputs is not None else {}
     tried: list[str] = []
     blind: list[Adapter] = []
     for candidate in dict.fromkeys(candidates(module)):
-        inputs = Inputs(dict(candidate))
+        inputs = Inputs(dict(candidate), outputs)
         try:
-            adapter = Adapter(module, inputs, read_results(module, inputs))
+            adapter = _adapter(module, inputs)
             if _looks_back(adapter):
                 return adapter
             blind.append(adapter)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
         except Exception as error:
             tried.append(f"{inputs} ({one_line(error)[:100]})")
     if blind:
@@ -130,9 +133,24 @@ def _with(module: nn.Module, inputs: Inputs, where: str, examples: Mapping[str, 
         known = ", ".join(forward_parameters(module)) or "nothing"
         raise UsageError(f"{where}: its forward has no parameter {min(unknown)!r}; it takes {known}")
     try:
-        return Adapter(module, inputs, inputs.results or read_results(module, inputs), examples=examples)
+        return _adapter(module, inputs, examples)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
     except Exception as error:
         raise UsageError(f"{where}: does not run with {inputs}: {one_line(error)}") from error
+
+
+def _adapter(module: nn.Module, inputs: Inputs, examples: Mapping[str, Tensor] | None = None) -> Adapter:
+    """Raises UsageError where an output that is named is not there, else whatever the model raises."""
+    try:
+        found = read_results(module, inputs)
+    except SubjectCrash:  # no axis changes with the time
+        if not inputs.results:
+            raise
+        found = dict(inputs.results)
+    if missing := inputs.results.keys() - found.keys():
+        raise UsageError(f"there is no output {min(missing)!r} over time; there are {', '.join(found)}")
+    return Adapter(module, inputs, inputs.results or found, examples=examples)
 
 
 Candidate = tuple[tuple[str, str], ...]

@@ -68,7 +68,8 @@ class Inputs:
     `arguments` are in the order and by the names of the forward's parameters. A text describes a tensor, as in
     `float[batch, 80, time]`; it is drawn at random, and changed over `time` if it has that axis. Anything else is
     handed over as it is. `outputs` describes those to audit, by key or number (`{"0": "[batch, time/2, 40]"}`); by
-    default each with a batch and a time axis is, which are found by running the model at several sizes. Of tensors that
+    default each with a batch and a time axis is, which are found by running the model at several sizes. With outputs
+    alone, the arguments are told from the model. Of tensors that
     are handed over, those with `rows` rows hold a batch, of which the first stands for all.
 
     Raises:
@@ -83,7 +84,7 @@ class Inputs:
         parsed = {n: argument(n, v) if isinstance(v, str) else v for n, v in self.arguments.items()}
         object.__setattr__(self, "arguments", parsed)
         object.__setattr__(self, "results", {n: result(n, text) for n, text in self.outputs.items()})
-        if not self.audited:
+        if not self.audited and (self.arguments or not self.results):
             raise UsageError(f"no argument has a `time` axis, so nothing can be audited; describe one: {GRAMMAR}")
 
     results: Mapping[str, Result] = field(init=False, repr=False)

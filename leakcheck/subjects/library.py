@@ -20,6 +20,7 @@ from transformers.models.llama import modeling_llama
 __all__ = [
     "IN_FLOAT32",
     "SWITCHES_ATTENTION",
+    "SWITCHES_EXPERTS",
     "LlamaDecoderLayer",
     "PreTrainedConfig",
     "attention_arguments",
@@ -38,6 +39,9 @@ IN_FLOAT32: dict[str, Any] = {"dtype" if _VERSION >= (4, 56) else "torch_dtype":
 
 # Whether a model can take another attention backend after it was built; before 4.54 its constructor chose for good.
 SWITCHES_ATTENTION = hasattr(PreTrainedModel, "set_attn_implementation")
+
+# Whether there are several ways to run experts.
+SWITCHES_EXPERTS = hasattr(PreTrainedModel, "set_experts_implementation")
 
 
 def constructor_fields(config_class: type[PreTrainedConfig]) -> set[str]:

@@ -47,8 +47,8 @@ def _without_parameters() -> Iterator[None]:
             emptied[parameter] = _emptied(parameter)
         return emptied[parameter]
 
-    registered: Any = hook  # torch's annotation forgets what it returns
-    handle = register_module_parameter_registration_hook(registered)
+    register: Callable[..., Any] = register_module_parameter_registration_hook  # its type forgets what hooks return
+    handle = register(hook)
     try:
         yield
     finally:

@@ -1,9 +1,14 @@
 """What one configuration amounts to: blame among its stages, and the findings."""
 
+import linecache
+
 import pytest
+import torch
+from torch import nn
 
 from leakcheck.auditing.examine import Examiner
 from leakcheck.auditing.leaks import findings
+from leakcheck.auditing.numbering import numbered
 from leakcheck.auditing.verdicts import blame
 from leakcheck.checkpoints.reading import RECOMPUTE, STANDARD, Reading, Stage
 from leakcheck.config import Configuration, Settings
@@ -137,3 +142,79 @@ def test_rows_that_depend_on_their_batch_are_judged_without_checkpoints():
     assert all(c.output_delta is None for c in result.checkpoints)
     verdicts = {c.module: c.verdict for c in result.checkpoints}
     assert verdicts == dict.fromkeys(("", "mixer", "mixer.norm", "head"), Verdict.SUSPECT) | {"embed": Verdict.PROVEN}
+
+
+# --- what became of the mask ------------------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    """Attention over `[batch, seq, hidden]` with a mask that is made and handed on, or not."""
+
+    def __init__(self, way: str):
+        super().__init__()
+        self.way = way
+        self.kernel = Kernel()
+
+    def forward(self, x):
+        allowed = make_mask(x.shape[1]) if self.way != "none is made" else make_nothing(x.shape[1])
+        return self.kernel(x, allowed if self.way == "handed on" else None if self.way == "forgotten" else allowed)
+
+
+class Kernel(nn.Module):
+    def forward(self, x, mask=None):
+        scores = x @ x.mT
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(-1) @ x
+
+
+def make_mask(seq):
+    return torch.ones(seq, seq, dtype=torch.bool).tril()
+
+
+def make_nothing(seq):
+    return None
+
+
+@pytest.mark.parametrize(
+    ("way", "code", "line"),
+    [
+        ("forgotten", "LC203", "return torch.ones(seq, seq, dtype=torch.bool).tril()"),
+        ("none is made", "LC201", "return None"),
+        ("handed on", None, ""),
+    ],
+)
+def test_a_lost_mask_is_told_with_its_line(way, code, line):
+    model = models.toy(Attention(way))
+    examined = Examiner(model, seq=SEQ, vocab_size=VOCAB, seed=0).examine(PLAIN)
+    found = findings(subject_of(model), [examined], Settings())
+    assert (examined.result.verdict is Verdict.LEAK) == (code is not None)
+    lost = [finding for finding in found if finding.code.startswith("LC2")]
+    assert [finding.code for finding in lost] == ([code] if code else [])
+    for finding in lost:
+        assert linecache.getline(__file__, finding.line).strip() == line
+        assert f"`{line}`" in finding.message
+        assert found[0] is finding
+
+
+def test_a_lost_mask_is_not_blamed_for_a_leak_of_another_kind():
+    """A mask that is made and acts, and a module that reads ahead: nothing is said of the mask."""
+    model = models.toy(nn.Sequential(Attention("handed on"), models.Mixer(successor)))
+    examined = Examiner(model, seq=SEQ, vocab_size=VOCAB, seed=0).examine(PLAIN)
+    found = findings(subject_of(model), [examined], Settings())
+    assert found[0].code == "LC101"
+    assert not any(finding.code.startswith("LC2") for finding in found)
+
+
+def test_stages_have_one_number_under_every_configuration():
+    model = models.llama()
+    examiner = Examiner(model, seq=SEQ, vocab_size=VOCAB, seed=0)
+    one, other = numbered([examiner.examine(Configuration(backend, "none", "eval")) for backend in ("eager", "sdpa")])
+    places = [{c.stage: (c.phase, c.function, c.lines) for c in e.checkpoints} for e in (one, other)]
+    assert all(places[1].get(stage, place) == place for stage, place in places[0].items())
+    assert any(stage not in places[1] for stage in places[0])
+    for e in (one, other):
+        assert [c.stage for c in e.checkpoints] == sorted(c.stage for c in e.checkpoints)
+        assert set(e.lineage.stages) == {(c.stage, c.path, c.layer) for c in e.checkpoints}
+    phases = list(dict.fromkeys(c.phase for c in sorted(one.checkpoints, key=lambda c: c.stage)))
+    assert phases == ["generation", "distribution", "model", "input", "layers", "output", "application"]

@@ -19,7 +19,7 @@ def stored_weights(model, tokens, configuration) -> list[np.ndarray]:
         layer.register_forward_hook(lambda module, args, output: stored.append(output[1]["attn_weights"][0].numpy()))
         for layer in model.model.layers
     ]
-    with torch.no_grad(), running.configured(model, configuration):
+    with running.configured(model, configuration), torch.no_grad():
         running.forward(model, tokens, configuration)
     for hook in hooks:
         hook.remove()

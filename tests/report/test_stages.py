@@ -1,7 +1,8 @@
 from dataclasses import replace
 
-from leakcheck.findings import Verdict
+from leakcheck.findings import Location, Verdict
 from leakcheck.report.stages import checkpoint_section, data_flow_section, measure
+from leakcheck.report.words import among
 
 from .documents import DOCUMENTS, checkpoint
 
@@ -63,6 +64,46 @@ def test_a_note_of_a_clean_configuration_is_kept():
     noted = reading(0, SDPA, note="returned None")
     leak = reading(0, EAGER, output_delta=1.0, verdict=Verdict.LEAK)
     assert measure([leak, noted], (EAGER, SDPA)).remarks == ("returned None under sdpa",)
+
+
+def discovered(configuration: str, **changes):
+    """A stage of a mask's way through a model with one path: it has no tensor."""
+    unmeasured = dict.fromkeys(("horizon", "output_delta", "gradient_delta", "local_delta"))
+    here = {"phase": "generation", "title": "call", "module": "model", "verdict": Verdict.NOT_APPLICABLE, "note": ""}
+    return checkpoint(1, "standard", None, configuration, **{**unmeasured, **here, **changes})
+
+
+def details_of(*checkpoints):
+    table = checkpoint_section(checkpoints).table
+    assert table is not None
+    (row,) = table.rows
+    return row.details[1:]
+
+
+def test_a_discovered_stage_says_what_it_is_what_it_hands_on_and_where_to():
+    to = Location("sdpa_mask", "transformers/masking_utils.py", (410, 564), "def sdpa_mask(")
+    found = discovered(EAGER, passes=("returns the mask",), library=to, note="a note")
+    assert details_of(found) == (
+        "call: returns the mask", "to: masking_utils.py:410-564  def sdpa_mask(", "a note"
+    )  # fmt: skip
+
+
+def test_what_differs_between_configurations_is_told_apart():
+    found = (discovered(EAGER, passes=("mask=mask",)), discovered(SDPA, passes=("mask=None",), title="hand-over"))
+    assert details_of(*found) == ("call: mask=mask under eager; mask=None under sdpa",)
+
+
+def test_a_module_that_hands_on_nothing_is_not_named_twice():
+    assert details_of(discovered(EAGER, passes=(), title="model.layers.*.act", module="model.layers.0.act")) == ()
+
+
+def test_configurations_that_begin_alike_are_named_once():
+    every = [f"{a}/{m}/{mode}" for a in ("eager", "sdpa") for m in ("none", "ones") for mode in ("eval", "train")]
+    assert among(every[:4], every) == "eager"
+    assert among([*every[:4], every[4], every[5]], every) == "eager, sdpa/none"
+    assert among([every[1], every[6], every[7]], every) == "eager/none/train, sdpa/ones"
+    assert among(every, every) == "eager, sdpa"
+    assert among(["a/b/c/d/e"], ["a/b/c/d/e", "a/b/c/x/e"]) == "a/b/c/d"
 
 
 def test_control_flow_counts_its_runs_over_all_layers():

@@ -1,0 +1,190 @@
+"""A large configuration: proven at its full size without weights, probed in a shrunken copy."""
+
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
+
+from leakcheck.auditing import audit
+from leakcheck.auditing.examine import Examined, Examiner
+from leakcheck.config import Configuration, Settings
+from leakcheck.findings import Verdict
+from leakcheck.report import json as report_json
+from leakcheck.report.view import subject_line
+from leakcheck.subjects.load import load
+from leakcheck.subjects.subject import Subject
+
+GIGABYTES = 6
+
+LLAMA_405B = LlamaConfig(
+    hidden_size=16384, num_hidden_layers=126, num_attention_heads=128, num_key_value_heads=8, intermediate_size=53248,
+    vocab_size=128256, max_position_embeddings=131072,
+)  # fmt: skip
+FULL_SIZE = {
+    "mixtral 8x22B": (
+        AutoConfig.for_model(
+            "mixtral", hidden_size=6144, num_hidden_layers=56, num_attention_heads=48, num_key_value_heads=8,
+            intermediate_size=16384, vocab_size=32768, num_local_experts=8, sliding_window=None,
+        ),
+        140_000_000_000,
+    ),
+    "deepseek v3": (AutoConfig.for_model("deepseek_v3"), 671_000_000_000),
+    "bamba 9B": (
+        AutoConfig.for_model("bamba", num_hidden_layers=32, attn_layer_indices=[9, 18, 27], mamba_d_state=128),
+        9_000_000_000,
+    ),
+}  # fmt: skip
+SDPA = Configuration("sdpa", "none", "eval")
+
+
+def loaded(config: PreTrainedConfig, folder: Path) -> Subject:
+    config.save_pretrained(folder)
+    return load(str(folder / "config.json"))
+
+
+def examiner(subject: Subject) -> Examiner:
+    return Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=0, full=subject.full)
+
+
+def examined(subject: Subject, attention: str) -> Examined:
+    return examiner(subject).examine(Configuration(attention, "none", "eval"))
+
+
+@pytest.fixture
+def llama(tmp_path) -> Subject:
+    """Of three layers at full size."""
+    return loaded(
+        LlamaConfig(
+            hidden_size=2048, num_hidden_layers=3, num_attention_heads=16, intermediate_size=4096, vocab_size=32000
+        ),
+        tmp_path,
+    )
+
+
+def test_llama_of_405_billion_parameters_on_the_command_line(tmp_path):
+    LLAMA_405B.save_pretrained(tmp_path)
+    report = tmp_path / "audit.json"
+    command = [sys.executable, "-m", "leakcheck", "run", "--model", str(tmp_path / "config.json")]
+    options = ["--attn", "sdpa", "--strict", "--report", str(report)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first = " ".join(done.stdout.split())
+    assert "proof: full size, 405,853,388,800 parameters, weight-free, seq_len 13" in first
+    assert "probes: a shrunken copy of 34,080 parameters, seq_len 13, random (shrunk copy) weights" in first
+    result = report_json.read(report.read_text())
+    assert {c.verdict for c in result.configurations} == {Verdict.PROVEN}
+    assert (result.subject.full_size.parameters, result.subject.parameters) == (405_853_388_800, 34_080)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < GIGABYTES * 1e9  # of 1.6 TB of weights
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_other_architectures_at_full_size(name, tmp_path):
+    config, at_least = FULL_SIZE[name]
+    subject = loaded(config, tmp_path)
+    assert sum(p.numel() for p in subject.full.model.parameters()) > at_least
+    found = examined(subject, "sdpa")
+    assert found.result.verdict is Verdict.PROVEN
+    assert found.result.horizon == 0
+    assert not found.proof.holes
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_leak_that_has_its_witness_in_the_copy(attention, tmp_path):
+    config = load("method1_v3_as_published").model.config
+    config.update({"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 4, "intermediate_size": 4096})
+    config.update({"num_hidden_layers": 4, "vocab_size": 32000, "head_dim": 128})
+    subject = loaded(config, tmp_path)
+    found = examined(subject, attention)
+    assert found.result.verdict is (Verdict.LEAK if attention == "sdpa" else Verdict.PROVEN)
+    assert bool(found.proof.violations) == (attention == "sdpa")
+    assert found.proof.horizons  # stages of the copy, with what is seen at full size
+
+
+@pytest.mark.parametrize("name", ["cpmant", "prophetnet", "xlnet"])
+def test_leaking_architectures_are_not_proven(name, tmp_path):
+    config = AutoConfig.for_model(name, is_decoder=True)
+    for layers in ("num_hidden_layers", "num_decoder_layers", "n_layer"):
+        if hasattr(config, layers):
+            setattr(config, layers, 2)
+    found = examined(loaded(config, tmp_path), "default" if name == "cpmant" else "eager")
+    assert found.proof.violations
+    assert found.result.verdict in (Verdict.LEAK, Verdict.SUSPECT)
+
+
+def with_forward(subject: Subject, forward) -> Subject:
+    """The subject with another forward of the embedding at full size alone."""
+    embedding = subject.full.model.get_input_embeddings()
+    embedding.register_forward_hook(lambda module, args, output: forward(output))
+    return subject
+
+
+def test_a_violation_at_full_size_alone_is_a_suspicion(llama):
+    subject = with_forward(llama, lambda x: x + x.roll(-1, 1))
+    found = examined(subject, "sdpa")
+    assert found.result.verdict is Verdict.SUSPECT
+    assert found.sought == "the shrunken copy has none such"
+    finding = audit(subject, Settings(attention=("sdpa",))).findings[0]
+    assert (finding.code, finding.message.startswith("at full size 13 positions")) == ("LC104", True)
+
+
+def test_control_flow_at_full_size_is_open_and_named(llama):
+    subject = with_forward(llama, lambda x: x if x.sum().item() > 0 else -x)
+    found = examined(subject, "sdpa")
+    assert found.result.verdict is Verdict.OPEN
+    assert any(hole.place and hole.place.file == __file__ for hole in found.proof.holes)
+
+
+def test_a_forward_that_stops_at_full_size_is_open(llama):
+    def stops(x):
+        raise RuntimeError("no way without weights")
+
+    found = examined(with_forward(llama, stops), "sdpa")
+    assert found.result.verdict is Verdict.OPEN
+    assert "no way without weights" in found.proof.holes[0].carries
+
+
+def test_a_witness_says_that_it_is_the_copys(llama):
+    """The copy leaks, the full size does not."""
+
+    def ahead(module, args, output):
+        return output + output.roll(-1, 1)
+
+    llama.model.get_input_embeddings().register_forward_hook(ahead)
+    result = audit(llama, Settings(attention=("sdpa",)))
+    assert result.verdict is Verdict.LEAK
+    leaks = [finding for finding in result.findings if finding.witness]
+    assert {finding.witness["model"] for finding in leaks} == {"the shrunken copy"}
+    refuted = next(finding for finding in result.findings if finding.code == "LC903")
+    assert "proved at full size" in refuted.message
+    assert "of the shrunken copy" in refuted.message
+    assert report_json.read(report_json.render(result)) == result
+
+
+def test_horizons_are_those_of_the_stage_at_its_worst_layer(llama):
+    """At full size the last layer alone sees the future; every layer of the copy is told so."""
+    full = llama.full.model
+    full.model.layers[2].self_attn.o_proj.register_forward_hook(lambda module, args, output: output.flip(1))
+    found = examined(llama, "sdpa")
+    horizons = {c.module: c.horizon for c in found.checkpoints}
+    assert horizons["model.layers.0.self_attn.q_proj"] == 0
+    assert {horizons[f"model.layers.{n}.self_attn.o_proj"] for n in range(3)} == {12}
+    assert horizons["lm_head"] == 12
+
+
+def test_experts_that_are_looped_over_are_checked_in_the_copy(tmp_path):
+    found = examined(loaded(AutoConfig.for_model("dbrx", d_model=2048, n_heads=16, n_layers=2), tmp_path), "eager")
+    assert found.result.verdict is Verdict.PROVEN
+
+
+def test_the_line_of_a_subject_of_one_size_is_as_before():
+    result = audit("llama", Settings(attention=("eager",)))
+    assert "full size" not in subject_line(result)
+    assert result.subject.full_size is None
+    shown = replace(result, subject=replace(result.subject, spec="x"))
+    assert subject_line(shown).startswith("x: LlamaForCausalLM, 34,080 parameters, seq_len 13")
+    assert json.loads(report_json.render(result))["subject"]["full_size"] is None
