@@ -1,5 +1,7 @@
 """A `.pt2` file: a program that `torch.export` wrote."""
 
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -7,23 +9,37 @@ import torch
 from torch import Tensor
 
 from leakcheck.errors import UsageError
+from leakcheck.subjects import state
 from leakcheck.subjects.examples import Free, described
 from leakcheck.subjects.inputs import Inputs
 from leakcheck.subjects.refusal import refusing
+
+_OBJECTS = ("constants/opaque_obj", "constants/custom_obj", "data/aotinductor/")  # in the archive
 
 
 def load_program(path: Path) -> tuple[torch.nn.Module, str, Inputs]:
     """The program, a word on its weights, and what it reads: told from the example that it was exported with.
 
+    A program is code, and runs. What else torch's loader would run is refused: pickled objects and compiled libraries.
+
     Raises:
         UsageError: not an exported program, or none of its inputs has an axis of positions.
     """
-    with refusing(f"{path}: not a program that torch.export.save wrote"):
+    with refusing(f"{path}: not a program that torch.export.save wrote"), state.process():
+        _refuse_objects(path)
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # the loader falls back to unpickling anything
         program = torch.export.load(path)
     model: Any = program.module()
     if program.example_inputs is None:
         raise UsageError(f"{path}: it was saved without example inputs, which say what it reads; export it again")
     return model, "given", _inputs(path, program)
+
+
+def _refuse_objects(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if any(part in name.lower() for part in _OBJECTS):
+                raise UsageError(f"{path}: it holds {name}, a pickled object or a library; leakcheck loads neither")
 
 
 def _inputs(path: Path, program: Any) -> Inputs:
