@@ -32,18 +32,6 @@ def test_folder_in_bfloat16_is_loaded_in_float32(tmp_path):
     assert {parameter.dtype for parameter in load(str(tmp_path)).model.parameters()} == {torch.float32}
 
 
-def test_folder_with_weights_in_several_files(tmp_path):
-    saved = load("llama")
-    saved.model.save_pretrained(tmp_path, max_shard_size="20KB")
-    shards = sorted(tmp_path.glob("model-*.safetensors"))
-    assert len(shards) > 2
-    loaded = load(str(tmp_path))
-    assert loaded.weights == "given"
-    assert torch.equal(run(loaded), run(saved))
-    shards[1].unlink()
-    assert "could not be loaded" in refusal(tmp_path)
-
-
 def test_folder_with_weights_in_several_files_is_audited(tmp_path):
     load("llama").model.save_pretrained(tmp_path, max_shard_size="20KB")
     result = audit(str(tmp_path), Settings(attention=("sdpa",)))
