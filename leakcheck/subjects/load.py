@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from leakcheck.errors import SubjectCrash, UsageError
 from leakcheck.subjects.builtin import build_builtin
-from leakcheck.subjects.lengths import derive_seq_len, max_seq_len, validate_seq_len
+from leakcheck.subjects.lengths import CAP, FULL_SIZE_CAP, derive_seq_len, max_seq_len, validate_seq_len
 from leakcheck.subjects.names import BUILTIN
 from leakcheck.subjects.pythonfile import load_file, load_module
 from leakcheck.subjects.refusal import refusing
@@ -52,10 +52,10 @@ def load(spec: str, *, seq_len: int | None = None, no_weights: bool = False) -> 
         return _subject(spec, model, seq_len, weights)
     longest = max_seq_len(_config_of(model), model)
     of_copy = None if seq_len is not None and longest is not None and seq_len > longest else seq_len
-    return replace(_subject(spec, model, of_copy, weights), full=_subject(spec, full, seq_len, "none"))
+    return replace(_subject(spec, model, of_copy, weights), full=_subject(spec, full, seq_len, "none", FULL_SIZE_CAP))
 
 
-def _subject(spec: str, model: nn.Module, seq_len: int | None, weights: str) -> Subject:
+def _subject(spec: str, model: nn.Module, seq_len: int | None, weights: str, cap: int = CAP) -> Subject:
     config = _config_of(model)
     if seq_len is not None:
         validate_seq_len(seq_len, config, model)
@@ -63,7 +63,7 @@ def _subject(spec: str, model: nn.Module, seq_len: int | None, weights: str) -> 
         spec=spec,
         model=model,
         vocab_size=_vocab_size(spec, model),
-        seq_len=seq_len or derive_seq_len(config, model),
+        seq_len=seq_len or derive_seq_len(config, model, cap),
         weights=weights,
         rebuild=_rebuild_of(model, random=weights.startswith("random")),
     )
