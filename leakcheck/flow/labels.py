@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from leakcheck.flow import selection
-from leakcheck.flow.selection import Owners
+from leakcheck.flow.selection import Owners, unexpanded
 
 DTYPE = torch.int16
 ZERO, BLOCKED, KNOWN, GENERIC = -4, -3, -2, -1
@@ -186,17 +186,6 @@ class Labels:
     def everywhere(self, shape: Sequence[int]) -> "Labels":
         """Every element of a result of `shape` may depend on every element here."""
         return Labels.full(shape, max(self.settled().highest, KNOWN))
-
-
-def unexpanded(plane: Tensor, keep: int | None = None) -> Tensor:
-    """One element along every dimension of stride 0, but for one to `keep`."""
-    strides = plane.stride()
-    if 0 not in strides:
-        return plane
-    sizes = [min(n, 1) if stride == 0 else n for n, stride in zip(plane.shape, strides, strict=True)]
-    if keep is not None:
-        sizes[keep] = plane.shape[keep]
-    return plane.as_strided(sizes, strides)
 
 
 def some(mask: Tensor) -> bool:

@@ -78,6 +78,17 @@ class Selection:
         return max(self.arrangement, held)
 
 
+def unexpanded(plane: Tensor, keep: int | None = None) -> Tensor:
+    """One element along every dimension of stride 0, but for one to `keep`."""
+    strides = plane.stride()
+    if 0 not in strides:
+        return plane
+    sizes = [min(n, 1) if stride == 0 else n for n, stride in zip(plane.shape, strides, strict=True)]
+    if keep is not None:
+        sizes[keep] = plane.shape[keep]
+    return plane.as_strided(sizes, strides)
+
+
 @dataclass(eq=False)
 class Owners:
     """A code for each element of a tensor."""
@@ -90,35 +101,41 @@ class Owners:
 
     def rows(self) -> Tensor:
         """The row of each element, -1 where it has no owner."""
-        return (self.codes & ((1 << _ROW) - 1)) - 1
+        return self._each(lambda codes: (codes & ((1 << _ROW) - 1)) - 1)
 
     def kinds(self) -> Tensor:
-        return self.codes >> _KIND
+        return self._each(lambda codes: codes >> _KIND)
 
     def numbers(self) -> Tensor:
-        return (self.codes >> _ROW) & ((1 << (_KIND - _ROW)) - 1)
+        return self._each(lambda codes: (codes >> _ROW) & ((1 << (_KIND - _ROW)) - 1))
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """An elementwise function of the codes, expanded as they are."""
+        return function(unexpanded(self.codes)).expand(self.codes.shape)
 
     def only(self) -> Selection | None:
         """The selection, if every element belongs to one and the same."""
         if len(self.selections) != 1 or not self.codes.numel():
             return None
         (selection,) = self.selections.values()
-        return selection if bool((self.codes != 0).all()) else None
+        return selection if bool((unexpanded(self.codes) != 0).all()) else None
 
     def complete(self) -> bool:
         """Whether every slot of every selection is here: an op on a part could treat slots differently."""
-        rows, numbers = self.rows(), self.numbers()
+        codes, rows, numbers = (unexpanded(each) for each in (self.codes, self.rows(), self.numbers()))
         return all(
-            len(rows[(numbers == number) & (self.codes != 0)].unique()) == len(selection.rows)
+            len(rows[(numbers == number) & (codes != 0)].unique()) == len(selection.rows)
             for number, selection in self.selections.items()
         )
 
     def plain(self) -> "Owners":
         """After an op: coordinates become mere functions of their rows, slot numbers mere values."""
-        kinds = self.kinds()
-        codes = torch.where(kinds == SLOT, 0, self.codes)
-        owned = codes & ((1 << _KIND) - 1) | OWNED << _KIND
-        return Owners(torch.where(codes == 0, codes, owned), self.selections)
+
+        def plain(codes: Tensor) -> Tensor:
+            codes = torch.where(codes >> _KIND == SLOT, 0, codes)
+            return torch.where(codes == 0, codes, codes & ((1 << _KIND) - 1) | OWNED << _KIND)
+
+        return Owners(self._each(plain), self.selections)
 
     def everything(self) -> Tensor:
         """For each element what it may depend on once the arrangement counts; int16, far below all for no owner."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from leakcheck.flow.absent import is_absent
-from leakcheck.flow.labels import BLOCKED, DTYPE, GENERIC, HARD_MASK, KNOWN, ZERO, Labels, collapsed
+from leakcheck.flow.labels import BLOCKED, DTYPE, GENERIC, HARD_MASK, KNOWN, ZERO, Labels, collapsed, unexpanded
 from leakcheck.flow.selection import Owners
 
 _ATTRIBUTE = "_leakcheck_record"
@@ -96,7 +96,9 @@ class Mirror:
             return Labels.spread(core, tensor.shape, None, record.soft, record.least)
         self._refine(record, tensor)
         codes = _window(record.codes, record.unit, tensor).amax(-1)
-        owners = Owners(codes, dict(record.selections)) if bool(codes.any()) else None
+        if codes.dim() and codes.shape[-1] > 1 and torch.equal(first := codes[..., :1].expand_as(codes), codes):
+            codes = first  # most rows have one owner
+        owners = Owners(codes, dict(record.selections)) if bool(unexpanded(codes).any()) else None
         return Labels.spread(core, tensor.shape, owners, record.soft, record.least)
 
     def write(self, tensor: Tensor, labels: Labels) -> None:

@@ -12,6 +12,7 @@ from leakcheck.subjects.library import PreTrainedConfig
 
 DEFAULT = 13
 CAP = 512
+FULL_SIZE_CAP = 64  # of a model at its full size: labels of a chunk of 256 tokens take minutes for each configuration
 
 # Fields that hold a number of tokens after which something starts anew: a window, a chunk, a block, a kernel.
 STEP = re.compile(
@@ -37,15 +38,17 @@ _FOREIGN = re.compile(r".*(vision|audio|image|video).*|.*_token_(id|index)")
 _POSITION_TABLE = re.compile(r"(.*[._])?(wpe|pos|.*position.*|pos_.*|.*_pos)")
 
 
-def derive_seq_len(config: PreTrainedConfig | None, model: nn.Module | None = None, at_least: int = 2) -> int:
+def derive_seq_len(
+    config: PreTrainedConfig | None, model: nn.Module | None = None, at_least: int = 2, cap: int = CAP
+) -> int:
     """A length that crosses two boundaries of every window, chunk, block and kernel, and leaves a partial tail.
 
     The length never exceeds the model's maximum. It is not the size, or half the size, of another axis, because
     leakcheck tells axes apart by their size. It is capped at 512 tokens: a window or a chunk at least as long as that
     (4096 in a model with given weights) is not crossed at all and does not lengthen the audit, and one of more than
-    204 is crossed once. Give `--seq-len` to cross it.
+    204 is crossed once. At full size without weights the cap is 64. Give `--seq-len` to cross it.
     """
-    longest = min(CAP, max_seq_len(config, model) or CAP)
+    longest = min(cap, max_seq_len(config, model) or cap)
     steps = [size for size in _step_sizes(config) if size < longest]
     wanted = min(longest, max([DEFAULT, at_least, *(2 * size + ceil(size / 2) for size in steps)]))
     taken = axis_sizes(config, model)

@@ -24,7 +24,7 @@ from leakcheck.subjects.gguf import load_gguf
 from leakcheck.subjects.hub import PREFIX, snapshot
 from leakcheck.subjects.inferring import like, readable, running_length
 from leakcheck.subjects.inputs import Inputs
-from leakcheck.subjects.lengths import derive_seq_len, max_seq_len, validate_seq_len
+from leakcheck.subjects.lengths import CAP, FULL_SIZE_CAP, derive_seq_len, max_seq_len, validate_seq_len
 from leakcheck.subjects.library import IN_FLOAT32, PreTrainedConfig
 from leakcheck.subjects.names import BUILTIN
 from leakcheck.subjects.pythonfile import load_file, load_module
@@ -70,7 +70,7 @@ def load(
         longest = max_seq_len(_config_of(unwrapped(copy.model)), copy.model)
         if seq_len is not None and (longest is None or seq_len <= longest):
             copy = replace(copy, seq_len=seq_len)
-        return replace(copy, full=_subject(spec, like(copy.model, full), "none", seq_len, at_least))
+        return replace(copy, full=_subject(spec, like(copy.model, full), "none", seq_len, at_least, FULL_SIZE_CAP))
 
 
 def prepared(
@@ -106,7 +106,7 @@ def prepared(
     return replace(subject, seq_len=length)
 
 
-def _subject(spec: str, model: nn.Module, weights: str, seq_len: int | None, at_least: int) -> Subject:
+def _subject(spec: str, model: nn.Module, weights: str, seq_len: int | None, at_least: int, cap: int = CAP) -> Subject:
     config = _config_of(unwrapped(model))
     if seq_len is not None:
         validate_seq_len(seq_len, config, model)
@@ -114,7 +114,7 @@ def _subject(spec: str, model: nn.Module, weights: str, seq_len: int | None, at_
         spec=spec,
         model=model,
         vocab_size=model.vocabulary if isinstance(model, Adapter) else _vocab_size(spec, model),
-        seq_len=seq_len or derive_seq_len(config, model, at_least),
+        seq_len=seq_len or derive_seq_len(config, model, at_least, cap),
         weights=weights,
         rebuild=_rebuild_of(model, random=weights.startswith("random")),
     )

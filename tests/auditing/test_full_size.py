@@ -35,7 +35,9 @@ FULL_SIZE = {
     ),
     "deepseek v3": (AutoConfig.for_model("deepseek_v3"), 671_000_000_000),
     "bamba 9B": (
-        AutoConfig.for_model("bamba", num_hidden_layers=32, attn_layer_indices=[9, 18, 27], mamba_d_state=128),
+        AutoConfig.for_model(  # its chunks are of 256 tokens; these are crossed at the length that is audited
+            "bamba", num_hidden_layers=32, attn_layer_indices=[9, 18, 27], mamba_d_state=128, mamba_chunk_size=16
+        ),
         9_000_000_000,
     ),
 }  # fmt: skip
