@@ -100,9 +100,14 @@ class Masks:
         return queries == self.seq and keys > 1 and (tensor.dtype == torch.bool or _is_low(tensor))
 
     def family(self, of: Iterable[Tensor]) -> set[int]:
-        """Identities of what shares a birth with one of the given masks, or with them was given."""
-        births = frozenset[int]().union(*(self.roots.get(id(mask), ()) for mask in of))
+        """Identities of what shares a birth with one of these masks."""
+        births = frozenset[int]().union(*(self.roots.get(id(mask), ()) for mask in of)) - _GIVEN
         return {identity for identity, roots in self.roots.items() if roots & births}
+
+    @property
+    def given(self) -> set[int]:
+        """Identities of what the caller gave, and of what comes from it alone."""
+        return {identity for identity, roots in self.roots.items() if roots == _GIVEN}
 
     def applications(self, family: Iterable[int] | Mapping[int, object]) -> list[tuple[Op, Tensor]]:
         """The ops in which a mask of the family meets data, with that mask: where it acts."""

@@ -132,7 +132,9 @@ def test_what_the_caller_gave_is_a_mask_without_a_birth():
         lambda world: (c := given.bool(), low := lower().bool(), c[:, None] & low), given=[given]
     )
     assert len(masks.births) == 1
-    assert id(cast) in masks.roots
+    assert id(cast) in masks.given
+    assert id(joined) not in masks.given
+    assert masks.family([cast]) == set()
     assert masks.roots[id(causal)] < masks.roots[id(joined)]
 
 
