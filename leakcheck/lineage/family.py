@@ -92,12 +92,12 @@ class Masks:
 
     def _relates(self, tensor: Tensor) -> bool:
         """Whether it has an axis of queries and one of keys; those may be the positions of a chunk."""
-        if tensor.is_meta or tensor.dim() < 2:
+        if not _has_values(tensor):
             return False
         queries, keys = tensor.shape[-2:]
         if queries == keys > 1 or sum(size == self.seq for size in tensor.shape) >= 2:
             return True
-        return queries == self.seq and keys > 1 and (tensor.dtype == torch.bool or _is_low(tensor))
+        return queries == self.seq and keys > 1 and (tensor.dtype == torch.bool or _is_low(tensor))  # other keys
 
     def family(self, of: Iterable[Tensor]) -> set[int]:
         """Identities of what shares a birth with one of these masks."""
@@ -120,13 +120,18 @@ class Masks:
         return found
 
 
+def _has_values(tensor: Tensor) -> bool:
+    """Whether it is a table of values that can be looked at: not on the meta device, neither nested nor sparse."""
+    return not tensor.is_meta and not tensor.is_nested and tensor.layout is torch.strided and tensor.dim() >= 2
+
+
 def _is_low(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool((tensor <= LOW).any())
 
 
 def _blocks(tensor: Tensor) -> bool:
-    """Boolean, or some entries low enough to block, or both ones and zeros."""
-    if tensor.dtype == torch.bool or _is_low(tensor):
+    """Boolean, or some entries low enough to block and others not, or both ones and zeros."""
+    if tensor.dtype == torch.bool or (_is_low(tensor) and bool((tensor > LOW).any())):
         return True
     zeros, ones = tensor == 0, tensor == 1
     return bool((zeros | ones).all() and zeros.any() and ones.any())
@@ -134,6 +139,6 @@ def _blocks(tensor: Tensor) -> bool:
 
 def _reads_like(tensor: Tensor) -> bool:
     """Whether something derived from a mask is one still: it may block nothing, but positions or sums are none."""
-    if tensor.is_meta or tensor.dim() < 2:
+    if not _has_values(tensor):
         return False
     return tensor.dtype == torch.bool or _is_low(tensor) or bool(((tensor == 0) | (tensor == 1)).all())

@@ -107,9 +107,10 @@ def test_a_learned_bias_with_a_mask_in_it_stays_a_mask_until_it_meets_scores():
         lambda world: world.scores().softmax(-1),
         lambda world: (world.scores() > 0).float(),
         lambda world: torch.randn(T, T),
+        lambda world: torch.full((T, T), -torch.inf),
         lambda world: (torch.arange(T)[:, None] < torch.arange(T)).long() * 7,
     ],
-    ids=["alibi", "relative positions", "one hot", "weights", "routing", "noise", "buckets of positions"],
+    ids=["alibi", "relative positions", "one hot", "weights", "routing", "noise", "a constant", "buckets of positions"],
 )
 def test_what_blocks_nothing_or_depends_on_activations_is_no_mask(make):
     masks, other = masks_of(lambda world: (make(world), world.scores())[0])
