@@ -41,7 +41,8 @@ class Masks:
         self.data: set[int] = set()
         self.roots: dict[int, frozenset[int]] = {id(t): _GIVEN for t in given if t is not tokens and _reads_like(t)}
         self._of_tokens, self._of_weights, self._known = {id(tokens)}, set[int](), {id(tokens), *self.roots}
-        self._spent: set[int] = set()
+        self._spent: set[int] = set()  # births that went into something that is no mask
+        self._blank: set[int] = set()  # births that allow everything, or nothing: a mask may be made of one yet
         last_written = {id(t): number for number, op in enumerate(ops) for t in op.written}
         for number, op in enumerate(ops):
             for tensor in op.inputs:
@@ -79,7 +80,10 @@ class Masks:
             if id(tensor) in self.data or id(tensor) not in finished:
                 continue
             if masks:
-                if _reads_like(tensor):
+                if masks <= self._blank and self._relates(tensor) and _blocks(tensor) and not _is_uniform(tensor):
+                    self._born(tensor, op, op)
+                    self._spent |= masks
+                elif _reads_like(tensor):
                     self.roots[id(tensor)] = masks | self.roots.get(id(tensor), masks)
                 elif tensor.dim():
                     self._spent |= masks
@@ -88,6 +92,8 @@ class Masks:
 
     def _born(self, tensor: Tensor, op: Op | None, first_use: Op) -> None:
         self.roots[id(tensor)] = frozenset({len(self.births)})
+        if _is_uniform(tensor):
+            self._blank.add(len(self.births))
         self.births[len(self.births)] = Birth(tensor, op, first_use)
 
     def _relates(self, tensor: Tensor) -> bool:
@@ -123,6 +129,10 @@ class Masks:
 def _has_values(tensor: Tensor) -> bool:
     """Whether it is a table of values that can be looked at: not on the meta device, neither nested nor sparse."""
     return not tensor.is_meta and not tensor.is_nested and tensor.layout is torch.strided and tensor.dim() >= 2
+
+
+def _is_uniform(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.bool and bool(tensor.all() | ~tensor.any())
 
 
 def _is_low(tensor: Tensor) -> bool:

@@ -127,6 +127,29 @@ def test_what_was_there_before_is_born_outside_the_forward():
     assert id(part) in masks.roots
 
 
+def test_a_mask_made_of_a_blank_one_is_born_where_it_begins_to_block():
+    def forward(world):
+        blank = torch.ones(T, T, dtype=torch.bool)
+        triangle = blank.tril()
+        return blank, triangle, world.scores().masked_fill(~triangle, -torch.inf)
+
+    masks, (blank, triangle, _) = masks_of(forward)
+    (birth,) = masks.births.values()
+    assert birth.mask is triangle
+    assert id(blank) not in masks.roots
+
+
+def test_a_mask_that_allows_everything_is_a_mask_where_it_acts():
+    def forward(world):
+        allowed = torch.ones(T, T, dtype=torch.bool)
+        return allowed, world.scores().masked_fill(~allowed, -torch.inf)
+
+    masks, (allowed, _) = masks_of(forward)
+    (birth,) = masks.births.values()
+    assert birth.mask is allowed
+    assert len(masks.applications(masks.roots)) == 1
+
+
 def test_what_the_caller_gave_is_a_mask_without_a_birth():
     given = torch.ones(B, T, dtype=torch.long)
     masks, (cast, causal, joined) = masks_of(
