@@ -174,7 +174,9 @@ class Discovery:
             self._add(code, location, MERGE, "takes up what came back", call, (), call.span[1])
 
     def _asking(self, call: Call, handed: tuple[str, ...]) -> None:
-        """The branches that ask for a mask which is `None`."""
+        """The branches that ask for a mask which is `None`, but for torch's own."""
+        if call.function.__module__.partition(".")[0] == "torch":
+            return
         for said in handed:
             name = said.partition("=")[0]
             for branch in statements.asking(call.code, name, call.return_line or 0):
@@ -211,7 +213,7 @@ class Discovery:
             return ""
         if self.masks.births:
             return "a mask is made and none acts"
-        return "the mask is None and nothing masks" if self.nothing_made else "no mask was found, none acts"
+        return "the mask is None and nothing masks" if self.nothing_made else "no mask was found"
 
     # rows
 

@@ -41,7 +41,8 @@ class Masks:
         self.data: set[int] = set()
         self.roots: dict[int, frozenset[int]] = {id(t): _GIVEN for t in given if t is not tokens and _reads_like(t)}
         self._of_tokens, self._of_weights, self._known = {id(tokens)}, set[int](), {id(tokens), *self.roots}
-        self._spent: set[int] = set()
+        self._spent: set[int] = set()  # births that went into something that is no mask
+        self._blank: set[int] = set()  # births that allow everything, or nothing: a mask may be made of one yet
         last_written = {id(t): number for number, op in enumerate(ops) for t in op.written}
         for number, op in enumerate(ops):
             for tensor in op.inputs:
@@ -79,7 +80,10 @@ class Masks:
             if id(tensor) in self.data or id(tensor) not in finished:
                 continue
             if masks:
-                if _reads_like(tensor):
+                if masks <= self._blank and self._relates(tensor) and _blocks(tensor) and not _is_uniform(tensor):
+                    self._born(tensor, op, op)
+                    self._spent |= masks
+                elif _reads_like(tensor):
                     self.roots[id(tensor)] = masks | self.roots.get(id(tensor), masks)
                 elif tensor.dim():
                     self._spent |= masks
@@ -88,21 +92,28 @@ class Masks:
 
     def _born(self, tensor: Tensor, op: Op | None, first_use: Op) -> None:
         self.roots[id(tensor)] = frozenset({len(self.births)})
+        if _is_uniform(tensor):
+            self._blank.add(len(self.births))
         self.births[len(self.births)] = Birth(tensor, op, first_use)
 
     def _relates(self, tensor: Tensor) -> bool:
         """Whether it has an axis of queries and one of keys; those may be the positions of a chunk."""
-        if tensor.is_meta or tensor.dim() < 2:
+        if not _has_values(tensor):
             return False
         queries, keys = tensor.shape[-2:]
         if queries == keys > 1 or sum(size == self.seq for size in tensor.shape) >= 2:
             return True
-        return queries == self.seq and keys > 1 and (tensor.dtype == torch.bool or _is_low(tensor))
+        return queries == self.seq and keys > 1 and (tensor.dtype == torch.bool or _is_low(tensor))  # other keys
 
     def family(self, of: Iterable[Tensor]) -> set[int]:
-        """Identities of what shares a birth with one of the given masks, or with them was given."""
-        births = frozenset[int]().union(*(self.roots.get(id(mask), ()) for mask in of))
+        """Identities of what shares a birth with one of these masks."""
+        births = frozenset[int]().union(*(self.roots.get(id(mask), ()) for mask in of)) - _GIVEN
         return {identity for identity, roots in self.roots.items() if roots & births}
+
+    @property
+    def given(self) -> set[int]:
+        """Identities of what the caller gave, and of what comes from it alone."""
+        return {identity for identity, roots in self.roots.items() if roots == _GIVEN}
 
     def applications(self, family: Iterable[int] | Mapping[int, object]) -> list[tuple[Op, Tensor]]:
         """The ops in which a mask of the family meets data, with that mask: where it acts."""
@@ -115,13 +126,22 @@ class Masks:
         return found
 
 
+def _has_values(tensor: Tensor) -> bool:
+    """Whether it is a table of values that can be looked at: not on the meta device, neither nested nor sparse."""
+    return not tensor.is_meta and not tensor.is_nested and tensor.layout is torch.strided and tensor.dim() >= 2
+
+
+def _is_uniform(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.bool and bool(tensor.all() | ~tensor.any())
+
+
 def _is_low(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool((tensor <= LOW).any())
 
 
 def _blocks(tensor: Tensor) -> bool:
-    """Boolean, or some entries low enough to block, or both ones and zeros."""
-    if tensor.dtype == torch.bool or _is_low(tensor):
+    """Boolean, or some entries low enough to block and others not, or both ones and zeros."""
+    if tensor.dtype == torch.bool or (_is_low(tensor) and bool((tensor > LOW).any())):
         return True
     zeros, ones = tensor == 0, tensor == 1
     return bool((zeros | ones).all() and zeros.any() and ones.any())
@@ -129,6 +149,6 @@ def _blocks(tensor: Tensor) -> bool:
 
 def _reads_like(tensor: Tensor) -> bool:
     """Whether something derived from a mask is one still: it may block nothing, but positions or sums are none."""
-    if tensor.is_meta or tensor.dim() < 2:
+    if not _has_values(tensor):
         return False
     return tensor.dtype == torch.bool or _is_low(tensor) or bool(((tensor == 0) | (tensor == 1)).all())

@@ -15,7 +15,7 @@ from leakcheck.checkpoints.recorder import Position, position_in
 from leakcheck.findings import Location
 
 LOW = -1e3  # what is added at or below it blocks
-_FUSED = "scaled_dot_product_attention"
+_FUSED, _MULTI_HEAD = "scaled_dot_product_attention", "multi_head_attention_forward"
 _BY_SHAPE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}  # of what comes second only type or shape matter
 
 
@@ -68,20 +68,23 @@ class OpLog(TorchFunctionMode):
         self.clock = clock
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
+        name, options = getattr(func, "__name__", ""), kwargs or {}
+        result = func(*args, **options)
         outputs = _tensors(args[0] if name == "__setitem__" else result)
         if outputs:
             frame = _user_frame(sys._getframe(1))
+            is_causal = _is_causal(name, args, options)
+            if is_causal and name == _MULTI_HEAD:  # then it drops the mask that it is given
+                options = {**options, "attn_mask": None}
             self.ops.append(
                 Op(
                     name=name,
-                    inputs=_tensors((args, kwargs)),
+                    inputs=_tensors((args, options)),
                     outputs=outputs,
                     code=frame.f_code if frame else None,
                     position=position_in(frame) if frame else None,
                     moment=self.clock(),
-                    is_causal=name == _FUSED and _is_causal(args, kwargs or {}),
+                    is_causal=is_causal,
                 )
             )
         return result
@@ -111,9 +114,16 @@ def describe(mask: torch.Tensor | None) -> str:
     return f"{kind} [{shape}], blocks {int(blocked.sum())} of {blocked.numel()} entries with {value}"
 
 
-def _is_causal(args: tuple, kwargs: dict) -> bool:
-    """Of a call of `scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, ...)`."""
-    return bool(kwargs.get("is_causal", args[5] if len(args) > 5 else False))
+def _is_causal(name: str, args: tuple, options: dict) -> bool:
+    """Whether the kernel masks by itself.
+
+    `scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, ...)` does if it is told to;
+    `multi_head_attention_forward`, which torch's modules call with names, only without weights and padding.
+    """
+    if name == _MULTI_HEAD:
+        alone = not options.get("need_weights", True) and options.get("key_padding_mask") is None
+        return bool(options.get("is_causal")) and alone
+    return name == _FUSED and bool(options.get("is_causal", args[5] if len(args) > 5 else False))
 
 
 def _tensors(value: Any) -> tuple[torch.Tensor, ...]:

@@ -83,7 +83,7 @@ def _of_method1(
 ) -> Lineage:
     made = recording.of(plan.update_mask)
     family = masks.family(call.result for call in made if isinstance(call.result, torch.Tensor))
-    stages = passing.of_readings(readings, family)
+    stages = passing.of_readings(readings, family | masks.given)
     origins = tuple(passing.origin(recording, call, log) for call in made)
     applications = tuple(Application(op.code, op.location, describe(mask)) for op, mask in masks.applications(family))
     kernels = _kernels(plan, recording)

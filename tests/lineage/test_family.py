@@ -107,9 +107,10 @@ def test_a_learned_bias_with_a_mask_in_it_stays_a_mask_until_it_meets_scores():
         lambda world: world.scores().softmax(-1),
         lambda world: (world.scores() > 0).float(),
         lambda world: torch.randn(T, T),
+        lambda world: torch.full((T, T), -torch.inf),
         lambda world: (torch.arange(T)[:, None] < torch.arange(T)).long() * 7,
     ],
-    ids=["alibi", "relative positions", "one hot", "weights", "routing", "noise", "buckets of positions"],
+    ids=["alibi", "relative positions", "one hot", "weights", "routing", "noise", "a constant", "buckets of positions"],
 )
 def test_what_blocks_nothing_or_depends_on_activations_is_no_mask(make):
     masks, other = masks_of(lambda world: (make(world), world.scores())[0])
@@ -126,13 +127,38 @@ def test_what_was_there_before_is_born_outside_the_forward():
     assert id(part) in masks.roots
 
 
+def test_a_mask_made_of_a_blank_one_is_born_where_it_begins_to_block():
+    def forward(world):
+        blank = torch.ones(T, T, dtype=torch.bool)
+        triangle = blank.tril()
+        return blank, triangle, world.scores().masked_fill(~triangle, -torch.inf)
+
+    masks, (blank, triangle, _) = masks_of(forward)
+    (birth,) = masks.births.values()
+    assert birth.mask is triangle
+    assert id(blank) not in masks.roots
+
+
+def test_a_mask_that_allows_everything_is_a_mask_where_it_acts():
+    def forward(world):
+        allowed = torch.ones(T, T, dtype=torch.bool)
+        return allowed, world.scores().masked_fill(~allowed, -torch.inf)
+
+    masks, (allowed, _) = masks_of(forward)
+    (birth,) = masks.births.values()
+    assert birth.mask is allowed
+    assert len(masks.applications(masks.roots)) == 1
+
+
 def test_what_the_caller_gave_is_a_mask_without_a_birth():
     given = torch.ones(B, T, dtype=torch.long)
     masks, (cast, causal, joined) = masks_of(
         lambda world: (c := given.bool(), low := lower().bool(), c[:, None] & low), given=[given]
     )
     assert len(masks.births) == 1
-    assert id(cast) in masks.roots
+    assert id(cast) in masks.given
+    assert id(joined) not in masks.given
+    assert masks.family([cast]) == set()
     assert masks.roots[id(causal)] < masks.roots[id(joined)]
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from leakcheck.lineage.masks import OpLog, describe
 
@@ -58,6 +59,19 @@ def test_a_fused_kernel_may_mask_by_itself(options):
     assert op.is_causal == bool(options)
     (op,) = logged(F.scaled_dot_product_attention, query, query, query, None, 0.0, bool(options))
     assert op.is_causal == bool(options)
+
+
+@pytest.mark.parametrize(("need_weights", "acts"), [(False, "is_causal"), (True, "the mask")])
+def test_torchs_multi_head_attention_drops_its_mask_for_is_causal_unless_it_needs_weights(need_weights, acts):
+    attention = nn.MultiheadAttention(4, 2)
+    x, mask = torch.randn(3, 1, 4), torch.zeros(3, 3)  # a mask that masks nothing, so that the output tells
+    options = {"attn_mask": mask, "is_causal": True, "need_weights": need_weights}
+    op = logged(attention, x, x, x, **options)[-1]
+    assert op.is_causal == (acts == "is_causal")
+    assert any(t is mask for t in op.inputs) == (acts == "the mask")
+    other = torch.cat([x[:2], -x[2:]])
+    moves = not torch.equal(attention(x, x, x, **options)[0][0], attention(other, other, other, **options)[0][0])
+    assert moves == (acts == "the mask")
 
 
 @pytest.mark.parametrize(

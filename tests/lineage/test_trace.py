@@ -59,6 +59,15 @@ def test_passes_of_none(published):
     assert stages[8, "standard", 0].notes == ["no mask acts here"]
 
 
+@pytest.mark.parametrize("which", ["clean", "published"])
+def test_the_callers_mask_is_passed_to_the_generation_and_no_further(which, request):
+    stages = traced(request.getfixturevalue(which), Configuration("sdpa", "ones", "eval")).stages
+    assert stages[1, "standard", None].passes == ("attention_mask",)
+    assert stages[5, "standard", 0].passes == (
+        ("attention_mask=causal_mask",) if which == "clean" else ("attention_mask=None",)
+    )
+
+
 def test_none_is_traced_to_the_line_of_the_library_that_returns_it(published):
     (origin,) = traced(published, SDPA).origins
     assert origin.is_none
