@@ -88,7 +88,7 @@ third-party: $(THIRD_PARTY)/.leakcheck-ready
 $(THIRD_PARTY)/.leakcheck-ready: pyproject.toml constraints.txt benchmarks/third_party/requirements.txt
 	$(PYTHON) -m venv $(THIRD_PARTY)
 	$(call install_torch,$(THIRD_PARTY)/bin/python -m pip install -qq --disable-pip-version-check)
-	$(THIRD_PARTY)/bin/python -m pip install -qq --constraint constraints.txt --editable .
+	$(THIRD_PARTY)/bin/python -m pip install -qq --constraint constraints.txt --editable '.[gguf]'
 	$(THIRD_PARTY)/bin/python -m pip install -qq --no-deps --requirement benchmarks/third_party/requirements.txt
 	@touch $@
 

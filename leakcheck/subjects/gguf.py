@@ -1,5 +1,7 @@
 """A GGUF file: one checkpoint in one file, quantised as a rule; transformers turns it back into a model."""
 
+import io
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,8 @@ def load_gguf(path: Path) -> tuple[nn.Module, str]:
         if file.read(4) != b"GGUF":
             raise UsageError(f"{path}: not a GGUF file: it does not begin with GGUF")
     where = {"gguf_file": path.name, "local_files_only": True}
-    with refusing(f"{path}: the model could not be loaded"):
+    # The bar of dequantising heeds no switch of the library's.
+    with refusing(f"{path}: the model could not be loaded"), redirect_stderr(io.StringIO()):
         config = AutoConfig.from_pretrained(path.parent, **where)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise UsageError(f"{path}: transformers has no causal language model of model_type {config.model_type!r}")
