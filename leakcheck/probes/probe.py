@@ -11,7 +11,7 @@ from torch import nn
 
 from leakcheck.checkpoints.reading import Plan, Reading
 from leakcheck.config import Configuration
-from leakcheck.errors import NothingChecked
+from leakcheck.errors import NothingChecked, SubjectCrash
 from leakcheck.findings import Control, WorstCase
 from leakcheck.probes import measure, precision
 from leakcheck.probes.draws import Batch, Plant, Setting, batches
@@ -129,9 +129,7 @@ class Prober:
             NothingChecked: there is no pair of positions.
         """
         work = self.batches(configuration) if only is None else [only]
-        with running.configured(self.model, configuration):
-            measured = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
-            independent = self._independent(measured[0], work[0], configuration)
+        measured, independent = self._measured(work, configuration)
         outcome = self._decide(measured, work, configuration, seen=only is not None) if independent else None
         if outcome is None or not self._stands_alone(outcome, work, configuration):
             independent = False
@@ -157,17 +155,30 @@ class Prober:
             controls=(Control("two equal inputs", "no delta", outcome.repeatable), *planted),
         )
 
+    def _measured(self, work: Sequence[Batch], configuration: Configuration) -> tuple[list[Measurement], bool]:
+        """The measurements, and whether the rows of a batch are independent; if not, they are of no use.
+
+        In eval mode torch runs fused kernels only without gradients: a model that crashes with them may run row by row.
+        """
+        try:
+            with running.configured(self.model, configuration):
+                measured = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
+                return measured, self._independent(measured[0], work[0], configuration)
+        except SubjectCrash:
+            if configuration.mode != "eval":
+                raise
+            return [], False
+
     def _decide(
         self, single: list[Measurement], work: Sequence[Batch], configuration: Configuration, *, seen: bool
     ) -> "_Outcome":
         """What moved in float32, or was `seen` to move, is measured again in float64, in the same way."""
         if not seen and not any(_suspicious(measurement) for measurement in single):
             return _Outcome(single, single, "")
-        model, plan = self.double
-        configured = running.configured(model, configuration, recompute_context=precision.float64)
         each = self.each_gradient and any(_has_gradient(measurement) for measurement in single)
         try:
-            with configured:
+            model, plan = self.double
+            with running.configured(model, configuration, recompute_context=precision.float64):
                 if single[0].by_rows:
                     double = [
                         measure.measure_rows(model, batch, configuration, within=precision.float64) for batch in work
