@@ -174,7 +174,7 @@ def _noted(tensor: Tensor, lacking: list[Tensor]) -> Tensor:
 
 
 def _for_shapes(func: Any, args: tuple, kwargs: dict) -> Any:
-    """A number in a tensor moves only where it must: that it is one, which decides the type of results, is lost then."""
+    """A number in a tensor moves only where it must: that it is one decides the type of results, and is lost then."""
     try:
         return func(*mapped(args, _moved), **mapped(kwargs, _moved))
     except RuntimeError:

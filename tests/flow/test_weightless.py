@@ -190,7 +190,8 @@ def test_a_value_that_is_not_there_and_decides_is_a_hole(decides):
             return 2 * x if decides(self, x) else x
 
     found = verdict(Deciding)
-    assert not found.proven and not found.violations
+    assert not found.proven
+    assert not found.violations
     assert {hole.kind for hole in found.holes} == {CONTROL_FLOW}
     assert all(hole.place.file == __file__ for hole in found.holes)
 
@@ -234,7 +235,9 @@ def test_stand_ins_have_the_values_that_labels_state():
     for drawn in (None, torch.Generator().manual_seed(0)):
         values = stand_in(tensor, labels, drawn)
         assert values.shape == tensor.shape
-        assert (values[:, 0] == 0).all() and (values[:, 1] <= -1e30).all() and (values[:, 2:] > 0).all()
+        assert (values[:, 0] == 0).all()
+        assert (values[:, 1] <= -1e30).all()
+        assert (values[:, 2:] > 0).all()
 
 
 def test_what_is_constant_has_no_value_to_look_at():
