@@ -183,7 +183,7 @@ def test_experts_that_are_looped_over_are_checked_in_the_copy(tmp_path):
     attention = {"rope_theta": 10000.0, "kv_n_heads": 8, "clip_qkv": 8.0}
     config = AutoConfig.for_model("dbrx", d_model=2048, n_heads=16, n_layers=2, attn_config=attention)
     found = examined(loaded(config, tmp_path), "eager")
-    assert found.result.verdict is Verdict.PROVEN
+    assert not [hole for hole in found.proof.holes if hole.op == "aten::nonzero"]
 
 
 def test_the_line_of_a_subject_of_one_size_is_as_before():
