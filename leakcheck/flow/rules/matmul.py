@@ -99,8 +99,7 @@ def contract(a: Labels, b: Labels) -> Labels:
         return Labels.full(shape, ZERO)
     if not zeros_a and not zeros_b:
         return L.join(a.over(-1, keepdim=True), b.over(-2, keepdim=True)).expand(shape)
-    a, b = a.settled(), b.settled()
-    left, right = a.plane, b.plane
+    left, right, which = _distinct(_without_repeats(a.settled().plane), _without_repeats(b.settled().plane))
     if zeros_b:
         # left[i, j]: a[i, k] over those k where b[k, j] is not zero
         from_a = _over_live(right.mT, left.mT).mT  # [..., j, i] -> [..., i, j]
@@ -114,7 +113,7 @@ def contract(a: Labels, b: Labels) -> Labels:
     if zeros_a and zeros_b:
         live = live & (from_a > ZERO)
     plane = torch.where(live, torch.maximum(from_a, from_b).clamp(min=L.KNOWN), ZERO)
-    return Labels(plane).expand(shape)
+    return Labels(plane if which is None else plane[which]).expand(shape)
 
 
 def _has_zeros(labels: Labels) -> bool:
@@ -124,10 +123,11 @@ def _has_zeros(labels: Labels) -> bool:
 
 
 def _over_live(gate: Tensor, values: Tensor) -> Tensor:
-    """For each i, j: the highest `values[k, j]` over those k where `gate[i, k]` is not zero; ZERO if there is none."""
-    gate, values = _without_repeats(gate), _without_repeats(values)
-    if values.stride(-1) == 0 or (values.shape[-1] > 1 and bool((values == values[..., :1]).all())):
-        values = values[..., :1]
+    """For each i, j: the highest `values[k, j]` over those k where `gate[i, k]` is not zero; ZERO if there is none.
+
+    `[..., i, j]`, where i or j is 1 if it makes no difference.
+    """
+    gate, values = _without_repeats(gate, -2), _without_repeats(values, -1)
     open_ = gate != ZERO  # [..., i, k]
     rows, inner, columns = gate.shape[-2], gate.shape[-1], values.shape[-1]
     batch = torch.broadcast_shapes(gate.shape[:-2], values.shape[:-2])
@@ -141,11 +141,30 @@ def _over_live(gate: Tensor, values: Tensor) -> Tensor:
     return torch.cat(parts, -2) if parts else values.new_full((*batch, rows, columns), ZERO)
 
 
-def _without_repeats(plane: Tensor) -> Tensor:
-    """One entry of a batch dimension along which all are equal (heads that share labels)."""
-    for d in range(plane.dim() - 2):
+def _distinct(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The products of a batch but for those that repeat the one before, and which of these each of the batch is.
+
+    Heads that share labels stand side by side in a batch that has been flattened. `None` where nothing repeats.
+    """
+    size = max(left.shape[0], right.shape[0])
+    if left.dim() != 3 or right.dim() != 3 or size < 2:
+        return left, right, None
+    new = torch.zeros(size - 1, dtype=torch.bool)
+    for plane in (left, right):
+        if plane.shape[0] > 1:
+            new |= (plane[1:] != plane[:-1]).flatten(1).view(torch.uint8).amax(1).bool()
+    which = torch.cat([torch.zeros(1, dtype=torch.int64), new.cumsum(0)])
+    if int(which[-1]) == size - 1:
+        return left, right, None
+    first = torch.cat([torch.ones(1, dtype=torch.bool), new])
+    return *(plane[first] if plane.shape[0] > 1 else plane for plane in (left, right)), which
+
+
+def _without_repeats(plane: Tensor, *dims: int) -> Tensor:
+    """One entry along each of the dimensions along which all are equal; by default those of the batch."""
+    for d in dims or range(plane.dim() - 2):
         if plane.shape[d] > 1:
             first = plane.narrow(d, 0, 1)
-            if plane.stride(d) == 0 or bool((plane == first).all()):
+            if plane.stride(d) == 0 or torch.equal(plane, first.expand_as(plane)):
                 plane = first
     return plane
