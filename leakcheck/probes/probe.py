@@ -11,7 +11,7 @@ from torch import nn
 
 from leakcheck.checkpoints.reading import Plan, Reading
 from leakcheck.config import Configuration
-from leakcheck.errors import NothingChecked
+from leakcheck.errors import NothingChecked, SubjectCrash
 from leakcheck.findings import Control, WorstCase
 from leakcheck.probes import measure, precision
 from leakcheck.probes.draws import Batch, Plant, Setting, batches
@@ -23,6 +23,7 @@ from leakcheck.subjects.subject import input_embedding
 
 # Rows of one batch may differ by rounding when the batch has another size; more than this, relative, is coupling.
 _COUPLING = 1e-3
+_LARGE = 20_000_000  # parameters: beyond it each cut is made with one draw
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Prober:
         self.plan = plan_for(model)
         self.seq, self.vocab_size, self.seed = seq, vocab_size, seed
         self.each_gradient = each_gradient
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.sizes = {size for parameter in model.parameters() for size in parameter.shape}
 
     @cached_property
@@ -117,6 +119,7 @@ class Prober:
             contract=configuration.contract,
             base=adapter.base(self.seq) if adapter else None,
             step=adapter.step if adapter else 1,
+            every=self.parameters <= _LARGE,
         )
 
     def probe(self, configuration: Configuration, only: Batch | None = None) -> Probed:
@@ -130,8 +133,13 @@ class Prober:
         """
         work = self.batches(configuration) if only is None else [only]
         with running.configured(self.model, configuration):
-            measured = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
-            independent = self._independent(measured[0], work[0], configuration)
+            try:
+                measured = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
+                independent = self._independent(measured[0], work[0], configuration)
+            except SubjectCrash:
+                if configuration.mode != "eval":
+                    raise
+                measured, independent = [], False  # it may run as inference does: without gradients
         outcome = self._decide(measured, work, configuration, seen=only is not None) if independent else None
         if outcome is None or not self._stands_alone(outcome, work, configuration):
             independent = False
@@ -163,11 +171,10 @@ class Prober:
         """What moved in float32, or was `seen` to move, is measured again in float64, in the same way."""
         if not seen and not any(_suspicious(measurement) for measurement in single):
             return _Outcome(single, single, "")
-        model, plan = self.double
-        configured = running.configured(model, configuration, recompute_context=precision.float64)
         each = self.each_gradient and any(_has_gradient(measurement) for measurement in single)
         try:
-            with configured:
+            model, plan = self.double
+            with running.configured(model, configuration, recompute_context=precision.float64):
                 if single[0].by_rows:
                     double = [
                         measure.measure_rows(model, batch, configuration, within=precision.float64) for batch in work
@@ -177,7 +184,7 @@ class Prober:
                         measure.measure(model, plan, batch, configuration, each_gradient=each, within=precision.float64)
                         for batch in work
                     ]
-        except Exception as error:  # whatever a float32-only kernel raises; the suspicion then stays one
+        except Exception as error:  # of a float32-only kernel, or of copying; the suspicion then stays one
             reason = f"not decided in float64: {type(error).__name__}: {error}".splitlines()[0]
             return _Outcome(single, None, reason)
         return _Outcome(single, double, "")
@@ -215,9 +222,9 @@ class Prober:
         whom = _whom(plant)
         name = f"one position reads a thousandth of {whom}'s embedding"
         if not independent:
-            planted = measure.measure_rows(self.model, batch, configuration, plant=plant)
+            planted = measure.measure_rows(self.model, batch.showing(plant), configuration, plant=plant)
             return [Control(f"{name}: output", "delta", planted.logits.output > 0)]
-        planted = measure.measure(self.model, None, batch, configuration, plant=plant)
+        planted = measure.measure(self.model, None, batch.showing(plant), configuration, plant=plant)
         seen = [Control(f"{name}: output", "delta", planted.logits.output > 0)]
         if planted.embedded:
             seen.append(Control(f"{name}: gradient", "delta", planted.logits.gradient > 0))
