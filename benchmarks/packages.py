@@ -79,6 +79,7 @@ MODELS = (
         "performer", "performer-pytorch", LEAK, "the keys' features are stabilised by their maximum over all positions"
     ),
     Model("recurrent_memory", "recurrent-memory-transformer-pytorch"),
+    Model("reformer", "reformer-pytorch", LEAK, "chunks of a sorted sequence: who is in one depends on all"),
     Model("retnet", "yet-another-retnet"),
     Model("simple_hierarchical", "simple-hierarchical-transformer"),
     Model("speechbrain_conformer", "speechbrain"),

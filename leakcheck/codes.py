@@ -104,3 +104,8 @@ CONTRADICTION = _register(
     "a witness refutes what flow proved: one of the two is wrong",
     "trust the witness; report the model to leakcheck, a rule of flow or a probe is unsound",
 )
+DID_NOT_RUN = _register(
+    "LC904",
+    "the subject raised under this configuration, while it leaks under another",
+    "repair what the message says, or leave the configuration out if nobody runs it",
+)

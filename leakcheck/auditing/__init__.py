@@ -18,8 +18,8 @@ from leakcheck.auditing.examine import Examined, Examiner
 from leakcheck.auditing.matrix import default_configuration, matrix
 from leakcheck.auditing.numbering import numbered
 from leakcheck.config import CAUSAL, Settings
-from leakcheck.errors import UsageError
-from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, FullSize, SubjectInfo, Tool, worst
+from leakcheck.errors import SubjectCrash, UsageError
+from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, FullSize, SubjectInfo, Tool, Verdict, worst
 from leakcheck.subjects import state
 from leakcheck.subjects.function import Function, class_name
 from leakcheck.subjects.inputs import Inputs, declared
@@ -84,10 +84,16 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
             progress(done, steps, what)
         done += 1
 
-    examined = []
+    examined, crashed = [], []
     for configuration in configurations:
         step(configuration.id)
-        examined.append(examiner.examine(configuration))
+        try:
+            examined.append(examiner.examine(configuration))
+        except SubjectCrash as error:
+            crashed.append(leaks.Crashed(configuration, error))
+    verdict = worst(e.result.verdict for e in examined)
+    if crashed and verdict is not Verdict.LEAK:  # a crash must not hide a leak, nor look like a pass
+        raise crashed[0].error
     examined = numbered(examined)
     judgement = method1_v3.Judgement()
     if settings.contract == CAUSAL:  # what the trace's claims are about
@@ -107,7 +113,7 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
             contract=str(settings.contract),
             full_size=_full_size(subject.full),
         ),
-        verdict=worst(e.result.verdict for e in examined),
+        verdict=verdict,
         configurations=tuple(e.result for e in examined),
         checkpoints=tuple(c for e in examined for c in e.checkpoints),
         statistics=judgement.statistics,
@@ -115,7 +121,7 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
         ablation=judgement.ablation,
         fidelity=judgement.fidelity,
         conclusions=judgement.conclusions,
-        findings=leaks.findings(subject, examined, settings),
+        findings=leaks.findings(subject, examined, settings, crashed),
         controls=_controls(examined),
         environment={
             "python": platform.python_version(),

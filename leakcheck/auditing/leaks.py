@@ -3,14 +3,15 @@
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from leakcheck import codes
 from leakcheck.auditing.examine import Examined
 from leakcheck.auditing.verdicts import contradicted, unseeing
 from leakcheck.checkpoints import source
-from leakcheck.config import CAUSAL, Settings
+from leakcheck.config import CAUSAL, Configuration, Settings
+from leakcheck.errors import SubjectCrash
 from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
 from leakcheck.flow.blame import Blame, Link
 from leakcheck.flow.reports import CONTROL_FLOW, Place
@@ -18,10 +19,21 @@ from leakcheck.lineage.passing import Passed
 from leakcheck.subjects.subject import Subject
 
 
-def findings(subject: Subject, examined: Sequence[Examined], settings: Settings) -> tuple[Finding, ...]:
+@dataclass(frozen=True)
+class Crashed:
+    """A configuration under which the subject does not run, and what it raised."""
+
+    configuration: Configuration
+    error: SubjectCrash
+
+
+def findings(
+    subject: Subject, examined: Sequence[Examined], settings: Settings, crashed: Sequence[Crashed] = ()
+) -> tuple[Finding, ...]:
     """The findings of every configuration, the root cause first."""
     context = _Context(subject, settings)
     found = [f for e in examined for f in _of_configuration(e, context)]
+    found += [context.finding(codes.DID_NOT_RUN, Verdict.OPEN, c, str(c.error)) for c in crashed]
     order = list(codes.CODES)
     causes = (codes.MASK_IS_NONE.id, codes.MASK_UNUSED.id, codes.CONTROL_MISSED.id)
     return tuple(sorted(found, key=lambda f: (f.code not in causes, order.index(f.code))))
@@ -46,7 +58,9 @@ class _Context:
         self.live = subject.live
         self.no_weights, self.full = settings.no_weights, subject.full
 
-    def finding(self, code: codes.Code, verdict: Verdict, examined: Examined, message: str, **where) -> Finding:
+    def finding(
+        self, code: codes.Code, verdict: Verdict, examined: Examined | Crashed, message: str, **where
+    ) -> Finding:
         attention = examined.configuration.attention
         seq = self.seq if self.full is None else self.full.seq_len
         command = f"leakcheck run --model {shlex.quote(self.spec)} --seq-len {seq}"

@@ -83,6 +83,12 @@ class Batch:
         here = zip(self.draws, self.cut.tolist(), strict=True)
         return self.mirrored == case.before and (case.draw, case.cut) in here
 
+    def showing(self, plant: Plant) -> "Batch":
+        """The first rows and one whose change the planted leak alone lets through; all rows if there is none."""
+        cut = plant.source + 1 if self.mirrored else plant.source
+        draw = next((name for name, at in zip(self.draws, self.cut.tolist(), strict=True) if at == cut), None)
+        return self if draw is None else self.only(draw, cut)
+
     @property
     def plant(self) -> Plant | None:
         """Where a leak can be planted: in the middle, a position that is no padding and the next it may not see.
@@ -154,7 +160,8 @@ class Setting:
 
     `valid` `[seq]` is false for padding; the number of rows will be none of `sizes` (the model's), so that the batch
     axis can be told from every other. `base` are the ids `[seq]` of the first row, drawn if there are none. Cuts are
-    multiples of `step`, of as many inputs as make one output.
+    multiples of `step`, of as many inputs as make one output. With `every` each cut is made with all draws, else with
+    one in turn: each pair of positions is covered either way.
     """
 
     vocab_size: int
@@ -164,6 +171,7 @@ class Setting:
     contract: Contract = CAUSAL
     base: torch.Tensor | None = None
     step: int = 1
+    every: bool = True
 
     @property
     def seq(self) -> int:
@@ -186,7 +194,11 @@ def batches(setting: Setting) -> Iterator[Batch]:
     for mirrored in (False, True):
         limit = setting.limit(mirrored=mirrored)
         blind = int(limit.max()) if mirrored else seq - 1  # no position would be blind to a later cut
-        cuts = [(draw, cut) for draw in DRAWS for cut in range(setting.step, blind + 1, setting.step)]
+        at = range(setting.step, blind + 1, setting.step)
+        if setting.every:
+            cuts = [(draw, cut) for draw in DRAWS for cut in at]
+        else:
+            cuts = [(DRAWS[i % len(DRAWS)], cut) for i, cut in enumerate(at)]
         for start in range(0, len(cuts), per_batch):
             yield _batch(base, cuts[start : start + per_batch], setting, mirrored)
 

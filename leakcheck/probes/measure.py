@@ -121,7 +121,8 @@ def measure(
         raise SubjectCrash(
             f"logits have shape {list(logits.shape)}, expected [batch, seq, vocab] of {list(batch.tokens.shape)}"
         )
-    _check_finite(logits, batch, configuration)
+    _expect_finite(logits, batch, configuration)
+
     rows = [logits.flatten(2), *(_rows(reading.tensors, axes) for reading in readings)]
     gradients = _gradients(rows, batch, tap.leaves, each=each_gradient)
     moved = [
@@ -156,18 +157,20 @@ def measure_rows(
     """The deltas of the logits alone, each row run by itself from the same random state.
 
     For a model whose rows depend on their batch: dropout draws another mask for each row, batch statistics mix rows.
-    Cost: one forward for each row, no gradient.
+    Cost: one forward for each row and one more, no gradient.
 
     Raises:
         SubjectCrash: as `measure`.
     """
-    rows = []
-    for tokens, scale in zip(batch.tokens, batch.scale, strict=True):
+
+    def run(row: int) -> torch.Tensor:
         torch.manual_seed(0)
-        with torch.no_grad(), tapped(input_embedding(model), scale[None], plant=plant), within():
-            rows.append(running.forward(model, tokens[None], configuration)[0])
-    logits = torch.stack(rows)  # [batch, seq, vocab]
-    _check_finite(logits, batch, configuration)
+        with torch.no_grad(), tapped(input_embedding(model), batch.scale[row, None], plant=plant), within():
+            return running.forward(model, batch.tokens[row, None], configuration)[0]
+
+    run(BASE)  # what is drawn at random once, and kept, is there from here on
+    logits = torch.stack([run(row) for row in range(len(batch.tokens))])  # [batch, seq, vocab]
+    _expect_finite(logits, batch, configuration)
     last = int(batch.valid.nonzero()[-1])
     return Measurement(
         logits=_moves(logits, batch),
@@ -180,7 +183,7 @@ def measure_rows(
     )
 
 
-def _check_finite(logits: torch.Tensor, batch: Batch, configuration: Configuration) -> None:
+def _expect_finite(logits: torch.Tensor, batch: Batch, configuration: Configuration) -> None:
     if not logits[BASE, batch.valid].isfinite().all():
         raise SubjectCrash(f"the forward returned NaN or infinity under {configuration.id}")
 
@@ -282,7 +285,7 @@ def _gradients(
 def _largest(value: torch.Tensor, leaves: Sequence[torch.Tensor], future: torch.Tensor) -> tuple[float, float]:
     try:
         gradients = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
-    except Exception:  # the subject's own backward; that there is none is seen by the control
+    except Exception:  # the subject's own backward pass; the planted gradient is then missed as well
         return 0.0, 0.0
     sizes = [g.abs().amax(-1).nan_to_num(nan=float("inf")) for g in gradients if g is not None]  # [batch, seq]
     return (

@@ -23,6 +23,7 @@ from leakcheck.subjects.subject import input_embedding
 
 # Rows of one batch may differ by rounding when the batch has another size; more than this, relative, is coupling.
 _COUPLING = 1e-3
+_LARGE = 20_000_000  # parameters: beyond it each cut is made with one draw
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Prober:
         self.plan = plan_for(model)
         self.seq, self.vocab_size, self.seed = seq, vocab_size, seed
         self.each_gradient = each_gradient
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.sizes = {size for parameter in model.parameters() for size in parameter.shape}
 
     @cached_property
@@ -117,6 +119,7 @@ class Prober:
             contract=configuration.contract,
             base=adapter.base(self.seq) if adapter else None,
             step=adapter.step if adapter else 1,
+            every=self.parameters <= _LARGE,
         )
 
     def probe(self, configuration: Configuration, only: Batch | None = None) -> Probed:
@@ -129,7 +132,14 @@ class Prober:
             NothingChecked: there is no pair of positions.
         """
         work = self.batches(configuration) if only is None else [only]
-        measured, independent = self._measured(work, configuration)
+        with running.configured(self.model, configuration):
+            try:
+                measured = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
+                independent = self._independent(measured[0], work[0], configuration)
+            except SubjectCrash:
+                if configuration.mode != "eval":
+                    raise
+                measured, independent = [], False  # it may run as inference does: without gradients
         outcome = self._decide(measured, work, configuration, seen=only is not None) if independent else None
         if outcome is None or not self._stands_alone(outcome, work, configuration):
             independent = False
@@ -155,20 +165,6 @@ class Prober:
             controls=(Control("two equal inputs", "no delta", outcome.repeatable), *planted),
         )
 
-    def _measured(self, work: Sequence[Batch], configuration: Configuration) -> tuple[list[Measurement], bool]:
-        """The measurements, and whether the rows of a batch are independent; if not, they are of no use.
-
-        In eval mode torch runs fused kernels only without gradients: a model that crashes with them may run row by row.
-        """
-        try:
-            with running.configured(self.model, configuration):
-                measured = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
-                return measured, self._independent(measured[0], work[0], configuration)
-        except SubjectCrash:
-            if configuration.mode != "eval":
-                raise
-            return [], False
-
     def _decide(
         self, single: list[Measurement], work: Sequence[Batch], configuration: Configuration, *, seen: bool
     ) -> "_Outcome":
@@ -188,7 +184,7 @@ class Prober:
                         measure.measure(model, plan, batch, configuration, each_gradient=each, within=precision.float64)
                         for batch in work
                     ]
-        except Exception as error:  # whatever a float32-only kernel raises; the suspicion then stays one
+        except Exception as error:  # of a float32-only kernel, or of copying; the suspicion then stays one
             reason = f"not decided in float64: {type(error).__name__}: {error}".splitlines()[0]
             return _Outcome(single, None, reason)
         return _Outcome(single, double, "")
@@ -226,9 +222,9 @@ class Prober:
         whom = _whom(plant)
         name = f"one position reads a thousandth of {whom}'s embedding"
         if not independent:
-            planted = measure.measure_rows(self.model, batch, configuration, plant=plant)
+            planted = measure.measure_rows(self.model, batch.showing(plant), configuration, plant=plant)
             return [Control(f"{name}: output", "delta", planted.logits.output > 0)]
-        planted = measure.measure(self.model, None, batch, configuration, plant=plant)
+        planted = measure.measure(self.model, None, batch.showing(plant), configuration, plant=plant)
         seen = [Control(f"{name}: output", "delta", planted.logits.output > 0)]
         if planted.embedded:
             seen.append(Control(f"{name}: gradient", "delta", planted.logits.gradient > 0))

@@ -23,6 +23,7 @@ def test_forwards_of_one_configuration(spec, leaks, monkeypatch):
     examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=0)
     examiner.examine(Configuration("sdpa", "none", "eval"))
     batch = 3 + len(DRAWS) * subject.seq_len
-    alone = 1 + 4 * leaks  # a leak's witness: base, twin, another past and the worst row
+    alone = 1 + 5 * leaks  # a leak's witness: the base to begin with, base, twin, another past and the worst row
+    planted = 4  # rows of the control: base, twin, another past and one that shows what is planted
     traced = 2 + leaks  # the proof, its control, and blame
-    assert sorted(rows) == [*[1] * alone, *[2] * traced, *[batch] * (3 + leaks)]
+    assert sorted(rows) == [*[1] * alone, *[2] * traced, planted, *[batch] * (2 + leaks)]
