@@ -8,7 +8,8 @@ cannot go without values (it makes integers, decides a size, or writes into a te
 what labels claim holds for all values of what they do not know, and so for these.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,6 +30,22 @@ SHAPED_LIKE = frozenset(
         "new_full",
     )
 )  # fmt: skip
+
+
+@contextmanager
+def autocast_without_values() -> Iterator[None]:
+    """`torch.autocast` knows no meta device; what runs there stands for what would run on the CPU."""
+    autocast: Any = torch.autocast
+    original = autocast.__init__
+
+    def init(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        original(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+    autocast.__init__ = init
+    try:
+        yield
+    finally:
+        autocast.__init__ = original
 
 
 def is_absent(tensor: Tensor) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from leakcheck.errors import UsageError
-from leakcheck.flow.absent import is_absent
+from leakcheck.flow.absent import autocast_without_values, is_absent
 from leakcheck.flow.compiled import uncompiled
 from leakcheck.flow.engine import Flow
 from leakcheck.flow.escapes import Escapes
@@ -145,7 +145,7 @@ class Tracer:
         labels = self.labels.to(torch.int16)
         labels = labels.reshape(labels.shape + (1,) * (self.source.dim() - 2)).expand(self.source.shape)
         self.mirror.seed(self.source, Labels(labels))
-        self._entered = [uncompiled(), as_unwatched(), Escapes(self.flow), self.flow]
+        self._entered = [uncompiled(), autocast_without_values(), as_unwatched(), Escapes(self.flow), self.flow]
         for mode in self._entered:
             mode.__enter__()
         return self

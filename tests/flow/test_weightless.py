@@ -126,6 +126,17 @@ def test_a_mask_that_is_added_to_a_weight_blocks(low):
     assert bool(verdict(Biased).soft_masks) == (low == -1e4)
 
 
+def test_autocast_asked_for_on_the_device_of_the_model():
+    """As LLaMA up to 4.57 does it, in its rotary embedding."""
+
+    class Causal(Mixer):
+        def mix(self, x):
+            with torch.autocast(device_type=x.device.type, enabled=False):
+                return x.cumsum(1)
+
+    assert verdict(Causal).proven
+
+
 def test_scaled_dot_product_attention():
     class Causal(Mixer):
         def mix(self, x):
