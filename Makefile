@@ -82,8 +82,7 @@ reports: setup
 # Models of other packages, and a trained one out of a package. Exit code 4 would say that it is not proven.
 third-party: $(THIRD_PARTY)/.leakcheck-ready
 	$(THIRD_PARTY)/bin/python -m benchmarks.packages
-	$(THIRD_PARTY)/bin/leakcheck run --model "$(SMOLLM2)" --strict --report reports/smollm2_135m.json \
-	  --report reports/smollm2_135m.md
+	$(THIRD_PARTY)/bin/leakcheck run --model "$(SMOLLM2)" --strict --report reports/smollm2_135m.md
 
 $(THIRD_PARTY)/.leakcheck-ready: pyproject.toml constraints.txt benchmarks/third_party/requirements.txt
 	$(PYTHON) -m venv $(THIRD_PARTY)
