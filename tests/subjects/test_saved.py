@@ -183,12 +183,12 @@ def own(tmp_path, monkeypatch):
     """A folder with code of its own, which leaves a file when it runs; transformers copies code elsewhere."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    folder = tmp_path / "own"
+    folder = tmp_path / f"own_{tmp_path.name}"  # transformers keeps modules by the folder's name
     load("llama").model.save_pretrained(folder)
     code = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
-    changed(folder, model_type="own", auto_map=code)
+    changed(folder, model_type="brought-along", auto_map=code)
     (folder / "configuration_own.py").write_text(
-        "from transformers import LlamaConfig\nclass OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "from transformers import LlamaConfig\nclass OwnConfig(LlamaConfig):\n    model_type = 'brought-along'\n"
     )
     (folder / "modeling_own.py").write_text(OWN_CODE.replace("RAN", repr(str(tmp_path / "ran"))))
     yield folder
@@ -196,7 +196,7 @@ def own(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("model_type", ["own", "llama"])
+@pytest.mark.parametrize("model_type", ["brought-along", "llama"])
 @pytest.mark.parametrize("spec", ["", "config.json"])
 def test_code_of_a_folder_runs_only_when_it_is_trusted(spec, model_type, own):
     changed(own, model_type=model_type)
