@@ -1,6 +1,6 @@
 """Examine one model under one configuration: three witnesses side by side, a verdict for every checkpoint."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -79,7 +79,7 @@ class Examiner:
             probed = found or probed
         lineage = trace(self.model, self.plan, configuration, tokens)
         if self.prover is not self.of_copy:
-            proof = replace(proof, horizons=_by_role(proof.horizons, self.prover.plan, self.plan, lineage.stages))
+            proof = replace(proof, horizons=_by_role(proof.horizons, self.prover.plan, lineage.stages))
         verdict = configuration_verdict(probed, proof, contract)
         checkpoints = _checkpoints(configuration, probed, proof, lineage, leaks=verdict is Verdict.LEAK)
         if contract.bidirectional:  # a stage may see what it likes
@@ -122,17 +122,14 @@ class Examiner:
         return f"nothing moved it under these weights; under others, drawn at random, it moves by {moved:.2g}"
 
 
-def _by_role(
-    horizons: Mapping[Spot, int | None], of: Plan, plan: Plan, spots: Iterable[Spot]
-) -> dict[Spot, int | None]:
+def _by_role(horizons: Mapping[Spot, int | None], of: Plan, stages: Mapping[Spot, Passed]) -> dict[Spot, int | None]:
     """The horizons of a model of another size at these spots: those of the stage and path, at the worst layer."""
     roles = {stage.number: (stage.phase, stage.title) for stage in of.stages}
     worst_of: dict[tuple, int | None] = {}
     for (number, path, _), horizon in horizons.items():
         key = (*roles[number], path)
         worst_of[key] = furthest([horizon, worst_of.get(key, 0)])
-    roles = {stage.number: (stage.phase, stage.title) for stage in plan.stages}
-    found = {spot: (*roles[spot[0]], spot[1]) for spot in spots}
+    found = {spot: (passed.stage.phase, passed.stage.title, spot[1]) for spot, passed in stages.items()}
     return {spot: worst_of[key] for spot, key in found.items() if key in worst_of}
 
 

@@ -149,6 +149,13 @@ class Adapter(nn.Module):
         """The only number of steps that the model takes, if there is one."""
         return next((a.fixed for a in self.inputs.audited.values() if a.fixed), None)
 
+    @property
+    def held(self) -> set[int]:
+        """Sizes of tokens that are held fixed: the embedding that reads them may be the one that is tapped."""
+        arguments = self.inputs.arguments.values()
+        fixed = [a for a in arguments if isinstance(a, Argument) and a.kind == "int" and not a.audited]
+        return {size for a in fixed for size in a.features}
+
     def base(self, seq: int) -> Tensor | None:
         """The ids `[seq]` of the first row of the examples, as often as they fit; `None` without examples."""
         own = self.front.own

@@ -41,9 +41,14 @@ def readable(
     try:
         return adapted(model, None, where)
     except UsageError:
-        if embedded:  # the audit will say what its forward raises
+        if embedded and not _is_encoder_decoder(model):  # the audit will say what its forward raises
             return model
         raise
+
+
+def _is_encoder_decoder(model: nn.Module) -> bool:
+    """Whether ids alone would go to its encoder, which sees them all."""
+    return isinstance(model, PreTrainedModel) and bool(model.config.is_encoder_decoder)
 
 
 def like(small: nn.Module, model: nn.Module) -> nn.Module:
@@ -55,7 +60,7 @@ def like(small: nn.Module, model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _returns_logits(model: nn.Module) -> bool:
-    if isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder:
+    if _is_encoder_decoder(model):
         return False
     ids = torch.zeros(2, DEFAULT, dtype=torch.long)
     try:
@@ -159,7 +164,7 @@ Candidate = tuple[tuple[str, str], ...]
 def candidates(model: nn.Module) -> Iterator[Candidate]:
     """Descriptions of the arguments, the likeliest first."""
     parameters = forward_parameters(model)
-    if isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder:
+    if _is_encoder_decoder(model):
         yield from _encoder_decoder(model, list(parameters))
         return
     required = [p.name for p in parameters.values() if p.default is p.empty and p.kind < p.VAR_POSITIONAL]
@@ -184,7 +189,7 @@ def _held(description: str) -> str:
     return description.replace("time", str(_ENCODER_STEPS))
 
 
-def _encoder_decoder(model: PreTrainedModel, parameters: list[str]) -> Iterator[Candidate]:
+def _encoder_decoder(model: nn.Module, parameters: list[str]) -> Iterator[Candidate]:
     """The decoder's tokens over time; what the encoder reads is held fixed."""
     config: Any = model.config
     vocabulary = config.get_text_config(decoder=True).vocab_size

@@ -101,6 +101,8 @@ def prepared(
     if not isinstance(model, Adapter):
         return subject
     length = model.fixed_length or seq_len or running_length(model, subject.seq_len)
+    if length in model.held:
+        raise UsageError(f"--seq-len {length}: what is held fixed in {model.inputs} is as long; take another length")
     if seq_len not in (None, length):
         raise UsageError(f"--seq-len {seq_len}: {spec} takes {length} steps and no other number")
     return replace(subject, seq_len=length)

@@ -12,6 +12,7 @@ from leakcheck.subjects.inputs import Inputs, Result
 
 _TRIALS = (
     ((2, 24), (2, 48), (3, 24)),
+    ((2, 8), (2, 12), (3, 8)),  # models of few positions
     ((2, 48), (2, 64), (3, 48)),
     ((2, 240), (2, 480), (3, 240)),
     ((2, 3840), (2, 7680), (3, 3840)),

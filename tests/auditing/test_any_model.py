@@ -269,6 +269,20 @@ def test_the_decoder_is_audited_and_the_encoder_is_free(make):
     assert {c.mask for c in result.configurations} == {"none", "ones", "left-padded", "right-padded"}
 
 
+def test_a_decoder_of_few_positions_and_one_that_cannot_be_run():
+    """Ids alone would go to the encoder, which sees them all: a false alarm on a correct model."""
+    torch.manual_seed(0)
+    small = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 16, "vocab_size": 61}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    model = BartForConditionalGeneration(BartConfig(**small, **heads))
+    assert leakcheck.audit(model, Settings(attention=("eager",), seq_len=9)).verdict is Verdict.PROVEN
+    with pytest.raises(UsageError, match=r"--seq-len 7: what is held fixed in .* is as long"):
+        leakcheck.audit(model, Settings(seq_len=7))
+    model.model.decoder.forward = None
+    with pytest.raises(UsageError, match="what BartForConditionalGeneration reads could not be told"):
+        leakcheck.audit(model)
+
+
 def test_a_decoder_without_its_mask():
     torch.manual_seed(0)
     model = t5()

@@ -77,7 +77,7 @@ def test_sharded_folder(cell, tmp_path):
 
 def test_config(cell, tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 32}))
+    path.write_text(json.dumps({"model_type": "llama", **SIZES, "vocab_size": 70_000}))
     result = cell("`config.json`", Verdict.PROVEN, lambda: audit(str(path), SHORT))
     assert result.subject.class_name == "LlamaForCausalLM"
 
