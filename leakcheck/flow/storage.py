@@ -251,11 +251,14 @@ def _repeated(core: Tensor, shape: Sequence[int], order: list[int]) -> tuple[Ten
     """Flat labels that, each repeated `count` times and all of that over and over, make up the plane in memory."""
     if order:
         core, shape = core.permute(order), [shape[d] for d in order]
-    sizes = core.shape
-    first, last, count = 0, len(sizes), 1
-    while last and sizes[last - 1] == 1:
-        last -= 1
+    first, last, count = 0, core.dim(), 1
+    while last and core.shape[last - 1]:
+        alike = core.narrow(last - 1, 0, 1)  # of all features
+        if core.shape[last - 1] > 1 and not torch.equal(alike.expand_as(core), core):
+            break
+        core, last = alike, last - 1
         count *= shape[last]
+    sizes = core.shape
     while first < last and sizes[first] == 1:
         first += 1
     inner = [*sizes[:first], *shape[first:last], *sizes[last:]]  # spelt out between
