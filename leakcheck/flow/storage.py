@@ -88,6 +88,8 @@ class Mirror:
             return Labels.full(tensor.shape, record.uniform)
         assert record.plane is not None
         core = _seen(record.plane, record.unit, tensor)
+        if core is None:  # rows of a batch in one dimension
+            core = _seen(record.plane.repeat(_periods(record, tensor)), record.unit, tensor)
         if core is None:
             self._refine(record, tensor)
             core = _window(record.plane, record.unit, tensor).amax(-1)
@@ -169,8 +171,7 @@ class Mirror:
         assert record.plane is not None
         unit = math.gcd(record.unit, tensor.element_size())
         ratio = record.unit // unit
-        period = record.unit * len(record.plane)
-        periods = tensor.untyped_storage().nbytes() // period if period else 1
+        periods = _periods(record, tensor)
         if ratio == periods == 1:
             return
         record.plane = record.plane.repeat_interleave(ratio).repeat(periods)
@@ -204,6 +205,13 @@ def by_value(tensor: Tensor) -> Labels:
 def blocking(dtype: torch.dtype) -> float:
     """At or below this a mask value of the dtype absorbs any score."""
     return max(HARD_MASK, torch.finfo(dtype).min)
+
+
+def _periods(record: Record, tensor: Tensor) -> int:
+    """How many times the plane stands in the storage."""
+    assert record.plane is not None
+    period = record.unit * len(record.plane)
+    return tensor.untyped_storage().nbytes() // period if period else 1
 
 
 def _seen(flat: Tensor, unit: int, tensor: Tensor) -> Tensor | None:
@@ -243,15 +251,21 @@ def _repeated(core: Tensor, shape: Sequence[int], order: list[int]) -> tuple[Ten
     """Flat labels that, each repeated `count` times and all of that over and over, make up the plane in memory."""
     if order:
         core, shape = core.permute(order), [shape[d] for d in order]
-    sizes = core.shape
-    first, last, count = 0, len(sizes), 1
-    while last and sizes[last - 1] == 1:
-        last -= 1
+    first, last, count = 0, core.dim(), 1
+    while last and core.shape[last - 1]:
+        alike = core.narrow(last - 1, 0, 1)  # of all features
+        if core.shape[last - 1] > 1 and not torch.equal(alike.expand_as(core), core):
+            break
+        core, last = alike, last - 1
         count *= shape[last]
+    sizes = core.shape
     while first < last and sizes[first] == 1:
         first += 1
     inner = [*sizes[:first], *shape[first:last], *sizes[last:]]  # spelt out between
-    return _flat(core.expand(inner)), max(count, 1)
+    flat = _flat(core.expand(inner))
+    while len(flat) % 2 == 0 and len(flat) and torch.equal(*flat.chunk(2)):  # rows of a batch that has been flattened
+        flat = flat[: len(flat) // 2]
+    return flat, max(count, 1)
 
 
 def _flat(plane: Tensor) -> Tensor:

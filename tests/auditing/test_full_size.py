@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
+import leakcheck.auditing
 from leakcheck.auditing import audit
 from leakcheck.auditing.examine import Examined, Examiner
-from leakcheck.config import Configuration, Settings
+from leakcheck.config import Configuration
 from leakcheck.findings import Verdict
 from leakcheck.report import json as report_json
 from leakcheck.report.view import subject_line
@@ -21,11 +22,16 @@ from leakcheck.subjects.subject import Subject
 
 GIGABYTES = 6
 
-LLAMA_405B = LlamaConfig(
-    hidden_size=16384, num_hidden_layers=126, num_attention_heads=128, num_key_value_heads=8, intermediate_size=53248,
-    vocab_size=128256, max_position_embeddings=131072,
-)  # fmt: skip
+
+def llama_405b(layers: int = 126) -> LlamaConfig:
+    return LlamaConfig(
+        hidden_size=16384, num_hidden_layers=layers, num_attention_heads=128, num_key_value_heads=8,
+        intermediate_size=53248, vocab_size=128256, max_position_embeddings=131072,
+    )  # fmt: skip
+
+
 FULL_SIZE = {
+    "llama 405B": (llama_405b(), 405_853_388_800),
     "mixtral 8x22B": (
         AutoConfig.for_model(
             "mixtral", hidden_size=6144, num_hidden_layers=56, num_attention_heads=48, num_key_value_heads=8,
@@ -34,11 +40,15 @@ FULL_SIZE = {
         140_000_000_000,
     ),
     "deepseek v3": (AutoConfig.for_model("deepseek_v3"), 671_000_000_000),
-    "four layers of bamba 9B": (
-        AutoConfig.for_model(  # its chunks are of 256 tokens; these are crossed at the length that is audited
-            "bamba", num_hidden_layers=4, attn_layer_indices=[2], mamba_d_state=128, mamba_chunk_size=16
+    "bamba 9B": (
+        AutoConfig.for_model("bamba", num_hidden_layers=32, attn_layer_indices=[9, 18, 27], mamba_d_state=128),
+        9_000_000_000,
+    ),
+    "mamba 2 2.7B": (
+        AutoConfig.for_model(
+            "mamba2", hidden_size=2560, num_hidden_layers=64, num_heads=80, state_size=128, n_groups=1, vocab_size=50288
         ),
-        1_500_000_000,
+        2_600_000_000,
     ),
 }  # fmt: skip
 SDPA = Configuration("sdpa", "none", "eval")
@@ -68,28 +78,29 @@ def llama(tmp_path) -> Subject:
     )
 
 
-def test_llama_of_405_billion_parameters_on_the_command_line(tmp_path):
-    LLAMA_405B.save_pretrained(tmp_path)
+def test_layers_of_405_billion_parameters_on_the_command_line(tmp_path):
+    """Four of its 126."""
+    llama_405b(4).save_pretrained(tmp_path)
     report = tmp_path / "audit.json"
     command = [sys.executable, "-m", "leakcheck", "run", "--model", str(tmp_path / "config.json")]
     options = ["--attn", "sdpa", "--strict", "--report", str(report)]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first = " ".join(done.stdout.split())
-    assert "proof: full size, 405,853,388,800 parameters, weight-free, seq_len 13" in first
+    assert "proof: full size, 16,953,524,224 parameters, weight-free, seq_len 13" in first
     assert "probes: a shrunken copy of 34,080 parameters, seq_len 13, random (shrunk copy) weights" in first
     result = report_json.read(report.read_text())
     assert {c.verdict for c in result.configurations} == {Verdict.PROVEN}
-    assert (result.subject.full_size.parameters, result.subject.parameters) == (405_853_388_800, 34_080)
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < GIGABYTES * 1e9  # of 1.6 TB of weights
+    assert (result.subject.full_size.parameters, result.subject.parameters) == (16_953_524_224, 34_080)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < GIGABYTES * 1e9  # of 68 GB of weights
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)
-def test_other_architectures_at_full_size(name, tmp_path):
+def test_architectures_at_full_size(name, tmp_path):
     config, at_least = FULL_SIZE[name]
     subject = loaded(config, tmp_path)
-    assert sum(p.numel() for p in subject.full.model.parameters()) > at_least
-    found = examined(subject, "sdpa")
+    assert sum(p.numel() for p in subject.full.model.parameters()) >= at_least
+    found = examined(subject, "eager" if config.model_type == "mamba2" else "sdpa")
     assert found.result.verdict is Verdict.PROVEN
     assert found.result.horizon == 0
     assert not found.proof.holes
@@ -118,6 +129,12 @@ def test_leaking_architectures_are_not_proven(name, tmp_path):
     assert found.result.verdict in (Verdict.LEAK, Verdict.SUSPECT)
 
 
+@pytest.fixture
+def single(monkeypatch):
+    """Audits are of one configuration."""
+    monkeypatch.setattr(leakcheck.auditing, "matrix", lambda subject, settings: [SDPA])
+
+
 def with_forward(subject: Subject, forward) -> Subject:
     """The subject with another forward of the embedding at full size alone."""
     embedding = subject.full.model.get_input_embeddings()
@@ -125,12 +142,12 @@ def with_forward(subject: Subject, forward) -> Subject:
     return subject
 
 
-def test_a_violation_at_full_size_alone_is_a_suspicion(llama):
+def test_a_violation_at_full_size_alone_is_a_suspicion(llama, single):
     subject = with_forward(llama, lambda x: x + x.roll(-1, 1))
     found = examined(subject, "sdpa")
     assert found.result.verdict is Verdict.SUSPECT
     assert found.sought == "the shrunken copy has none such"
-    finding = audit(subject, Settings(attention=("sdpa",))).findings[0]
+    finding = audit(subject).findings[0]
     assert (finding.code, finding.message.startswith("at full size ")) == ("LC104", True)
 
 
@@ -150,14 +167,14 @@ def test_a_forward_that_stops_at_full_size_is_open(llama):
     assert "no way without weights" in found.proof.holes[0].carries
 
 
-def test_a_witness_says_that_it_is_the_copys(llama):
+def test_a_witness_says_that_it_is_the_copys(llama, single):
     """The copy leaks, the full size does not."""
 
     def ahead(module, args, output):
         return output + output.roll(-1, 1)
 
     llama.model.get_input_embeddings().register_forward_hook(ahead)
-    result = audit(llama, Settings(attention=("sdpa",)))
+    result = audit(llama)
     assert result.verdict is Verdict.LEAK
     leaks = [finding for finding in result.findings if finding.witness]
     assert {finding.witness["model"] for finding in leaks} == {"the shrunken copy"}
@@ -186,8 +203,8 @@ def test_experts_that_are_looped_over_are_checked_in_the_copy(tmp_path):
     assert not [hole for hole in found.proof.holes if hole.op == "aten::nonzero"]
 
 
-def test_the_line_of_a_subject_of_one_size_is_as_before():
-    result = audit("llama", Settings(attention=("eager",)))
+def test_the_line_of_a_subject_of_one_size_is_as_before(single):
+    result = audit("llama")
     assert "full size" not in subject_line(result)
     assert result.subject.full_size is None
     shown = replace(result, subject=replace(result.subject, spec="x"))

@@ -53,11 +53,12 @@ def views(draw: st.DrawFn, shape: tuple[int, ...]) -> View:
 
 @st.composite
 def planes(draw: st.DrawFn, shape: tuple[int, ...]) -> Tensor:
-    """Labels of this shape; expanded along some dimensions."""
+    """Labels of this shape; equal along some dimensions, expanded or spelt out."""
     sizes = [min(n, 1) if draw(st.booleans()) else n for n in shape]
     count = torch.Size(sizes).numel()
     values = draw(st.lists(st.integers(-4, 9), min_size=count, max_size=count))
-    return torch.tensor(values, dtype=DTYPE).reshape(sizes).expand(shape)
+    plane = torch.tensor(values, dtype=DTYPE).reshape(sizes).expand(shape)
+    return plane.contiguous() if draw(st.booleans()) else plane
 
 
 @settings(max_examples=300, deadline=None)

@@ -127,9 +127,13 @@ def _over_live(gate: Tensor, values: Tensor) -> Tensor:
 
     `[..., i, j]`, where i or j is 1 if it makes no difference.
     """
-    gate, values = _without_repeats(gate, -2), _without_repeats(values, -1)
+    gate, values = _without_repeats(gate, -2, -1), _without_repeats(values, -2, -1)
     open_ = gate != ZERO  # [..., i, k]
-    rows, inner, columns = gate.shape[-2], gate.shape[-1], values.shape[-1]
+    if gate.shape[-1] == 1:
+        values = values.amax(-2, keepdim=True)
+    elif values.shape[-2] == 1:
+        open_ = open_.any(-1, keepdim=True)
+    rows, inner, columns = open_.shape[-2], open_.shape[-1], values.shape[-1]
     batch = torch.broadcast_shapes(gate.shape[:-2], values.shape[:-2])
     if columns == 1:
         return torch.where(open_, values.mT, ZERO).amax(-1, keepdim=True)

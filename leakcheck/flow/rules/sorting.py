@@ -185,8 +185,8 @@ def running(labels: Labels, dim: int) -> Labels:
     """The highest label so far along `dim`; zeros stay zero until something else comes."""
     if labels.uniform is not None or not labels.shape:
         return labels if labels.uniform != L.BLOCKED else L.floor(labels)
-    plane = torch.where(labels.plane == L.BLOCKED, KNOWN, labels.plane)
-    return Labels(plane.cummax(dim).values if plane.numel() else plane)
+    core = torch.where(labels.core == L.BLOCKED, KNOWN, labels.core)
+    return Labels.spread(core.cummax(dim).values if core.numel() else core, labels.shape)
 
 
 @rule("aten::_grouped_mm", "transformers::grouped_mm_fallback", rowwise=True)

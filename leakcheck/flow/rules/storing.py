@@ -114,8 +114,13 @@ def roll(x: Operand, shifts: Sequence[int], dims: Sequence[int] = ()) -> Labels:
 def constant_pad(x: Operand, pad: Sequence[int], value: float = 0) -> Labels:
     """Known values around: ZERO if they are zero."""
     label = ZERO if value == 0 else L.BLOCKED if value <= L.HARD_MASK else KNOWN
-    plane = torch.constant_pad_nd(x.structure.plane, list(pad), label)
-    return Labels(plane)
+    core, shape = x.structure.core, list(x.shape)
+    spelt = list(core.shape)
+    for d, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        if before or after:
+            spelt[-d] = x.shape[-d]
+            shape[-d] += before + after
+    return Labels.spread(torch.constant_pad_nd(core.expand(spelt), list(pad), label), shape)
 
 
 @rule("aten::tril", rowwise=True)
