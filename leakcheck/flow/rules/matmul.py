@@ -161,7 +161,8 @@ def _distinct(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor | Non
     if int(which[-1]) == size - 1:
         return left, right, None
     first = torch.cat([torch.ones(1, dtype=torch.bool), new])
-    return *(plane[first] if plane.shape[0] > 1 else plane for plane in (left, right)), which
+    left, right = (plane[first] if plane.shape[0] > 1 else plane for plane in (left, right))
+    return left, right, which
 
 
 def _without_repeats(plane: Tensor, *dims: int) -> Tensor:
