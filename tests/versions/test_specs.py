@@ -1,10 +1,13 @@
 """Every form of SPEC, under the installed version of the library."""
 
+import importlib.util
 import json
 import textwrap
 
 import pytest
 import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -12,6 +15,7 @@ from leakcheck import audit
 from leakcheck.config import Settings
 from leakcheck.findings import Verdict
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHORT = Settings(attention=("sdpa",), seq_len=7)
 SIZES = {
     "vocab_size": 61,
@@ -73,6 +77,35 @@ def test_sharded_folder(cell, tmp_path):
     assert len(list((tmp_path / "llama").glob("*.safetensors"))) > 1
     result = cell("folder of `save_pretrained`, sharded", Verdict.PROVEN, lambda: audit(spec, SHORT))
     assert result.subject.weights == "given"
+
+
+def test_pickled_weights(cell, tmp_path):
+    spec = saved(tmp_path / "llama")
+    torch.save(load_file(tmp_path / "llama" / "model.safetensors"), tmp_path / "llama" / "pytorch_model.bin")
+    (tmp_path / "llama" / "model.safetensors").unlink()
+    cell("folder of pickled weights", Verdict.PROVEN, lambda: audit(spec, SHORT))
+
+
+def test_hub(cell, tmp_path, monkeypatch):
+    """Out of a cache that is laid out as huggingface_hub lays it out."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    folder = tmp_path / "models--org--small"
+    saved(folder / "snapshots" / COMMIT)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(COMMIT)
+    cell("`hf:ORG/NAME`", Verdict.PROVEN, lambda: audit("hf:org/small", SHORT))
+
+
+def test_gguf(cell, tmp_path):
+    path = tmp_path / "model.gguf"
+    if importlib.util.find_spec("gguf"):
+        from tests.subjects.test_gguf import write
+
+        write(path, LlamaForCausalLM(LlamaConfig(**SIZES)))
+    else:
+        path.write_bytes(b"GGUF")
+    cell("`model.gguf`", Verdict.PROVEN, lambda: audit(str(path), SHORT))
 
 
 def test_config(cell, tmp_path):

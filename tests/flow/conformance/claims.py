@@ -246,7 +246,7 @@ def _by_rule(sample: Sample, args: list[Any], kwargs: dict[str, Any], mirror: Mi
     def leaf(item: Any) -> Any:
         return Operand(item, mirror, rowwise=rule.rowwise, soft=rule.soft) if isinstance(item, Tensor) else item
 
-    more = {"context": Context(result, reports, sample.key)} if rule.context else {}
+    more = {"context": Context(result, reports, sample.key, lambda: result)} if rule.context else {}
     made = rule.function(*fill(args, leaf), **fill(kwargs, leaf), **more)
     outputs = list(tensors_of(result))
     several = made if isinstance(made, (list, tuple)) else [made] * len(outputs)
