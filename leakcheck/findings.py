@@ -80,8 +80,9 @@ class Checkpoint:
 
     `output_delta` and `gradient_delta` are end to end, from the tokens; `local_delta` is from the future rows of the
     stage's own input. Control-flow stages have no tensor: their deltas are `None` and `runs` is the measurement.
-    `horizon` is how many positions beyond its own the stage can see at most, whatever the tokens and the weights: 0 for
-    none; `None` where it has no tensor, where its positions cannot be told, or where the proof has a hole.
+    `horizon` is how many positions beyond those that it may see, its own being the last, the stage can see at most,
+    whatever the tokens and the weights: 0 for none; `None` where it has no tensor, where its positions cannot be told,
+    or where the proof has a hole.
     """
 
     stage: int
@@ -237,6 +238,8 @@ class SubjectInfo:
     weights: str = ""
     plan: str = ""
     inputs: str = ""  # what the forward reads
+    outputs: str = ""  # which of its outputs were audited, where they are not its logits
+    accepted: tuple[str, ...] = ()  # modules left in eval mode, whose coupling of the batch was accepted
     contract: str = "causal"
     full_size: FullSize | None = None
 

@@ -110,6 +110,8 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
             weights=subject.weights,
             plan=plan.name,
             inputs=subject.inputs,
+            outputs=subject.outputs,
+            accepted=configurations[0].accepted,
             contract=str(settings.contract),
             full_size=_full_size(subject.full),
         ),

@@ -75,8 +75,11 @@ def paths_of(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(c.path for c in checkpoints))
 
 
-def checkpoint_section(checkpoints: Sequence[Checkpoint], *, copy: bool = False) -> Section:
-    """`copy`: whether a shrunken copy was probed, of a model that was proven at its full size."""
+def checkpoint_section(checkpoints: Sequence[Checkpoint], *, copy: bool = False, promised: bool = False) -> Section:
+    """`copy`: whether a shrunken copy was probed, of a model that was proven at its full size.
+
+    `promised`: whether a contract says what may be seen, so that what is seen counts from there.
+    """
     paths, configurations = paths_of(checkpoints), configurations_of(checkpoints)
     alone = len(paths) == 1  # one path leaves room for the module, which tells stages of a model without a trace apart
     stages: dict[int, dict[str, list[Checkpoint]]] = defaultdict(lambda: defaultdict(list))
@@ -100,10 +103,11 @@ def checkpoint_section(checkpoints: Sequence[Checkpoint], *, copy: bool = False)
         *(column for path in paths for column in (path, "sees", "delta", "layer")),
     )
     of_full = "Sees, of the stage of the same name at full size" if copy else "Sees"
+    where = "beyond what the contract allows" if promised else "ahead"
     lines = (
         *(("Layers, deltas and modules are those of the shrunken copy.",) if copy else ()),
         "At the worst layer and configuration. Delta: how far past outputs moved with future tokens.",
-        f"{of_full}: how many positions ahead at most, whatever tokens and weights; ? where the proof has a hole.",
+        f"{of_full}: how many positions {where} at most, whatever tokens and weights; ? where the proof has a hole.",
         "Local: how far with the future rows of the stage's own input. Gradient: towards future embeddings.",
         "LEAK: the stage lets the future in by itself. CONTAMINATED: it only passes on what came in.",
     )

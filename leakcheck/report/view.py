@@ -73,6 +73,10 @@ def subject_line(result: AuditResult) -> str:
         )
     if not subject.inputs.startswith("int[batch, time]"):
         line += f", reads {subject.inputs}" if subject.inputs else ""
+    if subject.outputs not in ("", "0: at each step"):
+        line += f", audited outputs {subject.outputs}"
+    if subject.accepted:
+        line += f", batch coupling accepted in {', '.join(subject.accepted)}"
     return line if subject.contract == CAUSAL else f"{line}, contract {subject.contract}"
 
 
@@ -92,7 +96,7 @@ def sections(result: AuditResult) -> list[Section]:
         section
         for section in (
             configuration_section(result.configurations) if result.configurations else None,
-            checkpoint_section(checkpoints, copy=result.subject.full_size is not None) if checkpoints else None,
+            _checkpoints(result) if checkpoints else None,
             statistics_section(result.statistics) if result.statistics else None,
             safety_section(result.safety_checks, len(result.configurations)) if result.safety_checks else None,
             ablation_section(result.ablation) if result.ablation else None,
@@ -104,6 +108,13 @@ def sections(result: AuditResult) -> list[Section]:
         )
         if section
     ]
+
+
+def _checkpoints(result: AuditResult) -> Section:
+    subject = result.subject
+    return checkpoint_section(
+        result.checkpoints, copy=subject.full_size is not None, promised=subject.contract != CAUSAL
+    )
 
 
 def _positions(result: AuditResult) -> str:

@@ -60,6 +60,9 @@ class Result:
     rate: Fraction = Fraction(1)
     offset: int = 0
 
+    def __str__(self) -> str:
+        return "at each step" if self.rate == 1 else f"{self.rate.numerator} for {self.rate.denominator} steps"
+
 
 @dataclass(frozen=True)
 class Inputs:

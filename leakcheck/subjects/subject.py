@@ -42,6 +42,13 @@ class Subject:
         return str(self.model.inputs) if isinstance(self.model, Adapter) else f"int[batch, time] < {self.vocab_size}"
 
     @property
+    def outputs(self) -> str:
+        """Which outputs are audited, in words; nothing where they are logits."""
+        if not isinstance(self.model, Adapter):
+            return ""
+        return ", ".join(f"{name}: {result}" for name, result in self.model.results.items())
+
+    @property
     def modes(self) -> tuple[str, ...]:
         """The modes that it can be put into, of `config.MODES`."""
         if isinstance(self.model, Adapter) and not self.model.has_modes:

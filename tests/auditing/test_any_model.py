@@ -234,7 +234,9 @@ def test_only_the_declared_outputs_are_audited():
 def test_what_a_frame_sees_of_its_own_block_is_no_leak():
     """An output for each two inputs is there when both have been read."""
     model = nn.Conv1d(5, 4, 2, stride=2)
-    assert leakcheck.audit(nn.Sequential(model)).verdict is Verdict.PROVEN
+    result = leakcheck.audit(nn.Sequential(model))
+    assert result.verdict is Verdict.PROVEN
+    assert result.subject.outputs == "0: 1 for 2 steps"
 
 
 # --- encoders and decoders --------------------------------------------------------------------------------------------

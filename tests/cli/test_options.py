@@ -51,7 +51,11 @@ def test_all_outputs_are_audited_unless_some_are_named(audit):
     assert "reads x: float[batch, time, 4]" in " ".join(out.split())
     assert report["subject"]["inputs"] == "x: float[batch, time, 4]"
     assert audit("build", *SEEN)[0] == 1  # one step ahead
-    assert audit("build", *SEEN, "--contract", "lookahead:1")[0] == 0
+    code, out, report, _ = audit("build", *SEEN, "--contract", "lookahead:1")
+    assert code == 0
+    assert "audited outputs seen: at each step, contract lookahead:1" in " ".join(out.split())
+    assert report["subject"]["outputs"] == "seen: at each step"
+    assert "how many positions beyond what the contract allows at most" in " ".join(out.split())
 
 
 def test_a_factory_may_say_what_its_model_reads(audit):
@@ -66,7 +70,9 @@ def test_the_coupling_of_a_batch_is_accepted_by_name(audit):
     assert code == 1
     command = report["findings"][0]["reproduce"]
     assert command.endswith("--output 'normed=[batch, 4, time]'")
-    assert audit("build", *normed, "--accept-batch", "BatchNorm1d")[0] == 0
+    code, out, report, _ = audit("build", *normed, "--accept-batch", "BatchNorm1d")
+    assert (code, report["subject"]["accepted"]) == (0, ["norm"])
+    assert "batch coupling accepted in norm" in " ".join(out.split())
 
 
 def test_a_function_needs_a_description(audit):
