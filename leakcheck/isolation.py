@@ -63,13 +63,14 @@ def audit(
         raise UsageError("--memory-limit: this system has no /proc, from which leakcheck reads the memory in use")
     with _adopting() as bystanders:
         reader, writer = os.pipe()
+        inherited = _occupied(os.getpid())
         child = os.fork()
         if not child:
             os.close(reader)
             _run(spec, settings or Settings(), writer)
         try:
             os.close(writer)
-            return _listen(reader, child, limits, progress, bystanders)
+            return _listen(reader, child, limits, progress, lambda: _occupied_below(bystanders) - inherited)
         finally:
             os.close(reader)
             _end(child, bystanders)
@@ -139,7 +140,9 @@ def _told(error: BaseException) -> tuple[str, str]:
     return "SubjectCrash", f"the subject raised {type(error).__name__}"
 
 
-def _listen(reader: int, child: int, limits: Limits, progress: Progress | None, bystanders: set[int]) -> AuditResult:
+def _listen(
+    reader: int, child: int, limits: Limits, progress: Progress | None, memory_in_use: Callable[[], int]
+) -> AuditResult:
     """The result that the child sends; an error if it sends one, ends without, or exceeds its limits."""
     started, where = time.monotonic(), "while the subject was loaded"
     received, ending = bytearray(), ""
@@ -167,7 +170,7 @@ def _listen(reader: int, child: int, limits: Limits, progress: Progress | None, 
             ending = _ending(child) or (_CLOSED if ready else "")
         if limits.timeout is not None and time.monotonic() - started > limits.timeout:
             raise SubjectCrash(f"no verdict after {limits.timeout:g} seconds (--timeout): stopped {where}")
-        if limits.memory is not None and (used := _memory_in_use(bystanders)) > limits.memory:
+        if limits.memory is not None and (used := memory_in_use()) > limits.memory:
             gigabytes = f"{used / 2**30:.2g} GiB of memory are in use, more than --memory-limit"
             raise SubjectCrash(f"{gigabytes} allows: stopped {where}")
 
@@ -236,15 +239,19 @@ def _parents() -> dict[int, int]:
     return parents
 
 
-def _memory_in_use(bystanders: set[int]) -> int:
-    """Bytes that the child and all below it occupy, swap included; files that they have mapped are not counted."""
+def _occupied_below(bystanders: set[int]) -> int:
+    """Bytes that the child and all below it occupy, with what the child has in common with us from the fork."""
     parents = _parents()
     family = [pid for pid, parent in parents.items() if parent == os.getpid() and pid not in bystanders]
     for pid in family:
         family += [child for child, parent in parents.items() if parent == pid]
-    used = 0
-    for pid in family:
-        with contextlib.suppress(OSError):
-            sizes = re.findall(r"(?:RssAnon|RssShmem|VmSwap):\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-            used += sum(int(size) for size in sizes) * 1024
-    return used
+    return sum(_occupied(pid) for pid in family)
+
+
+def _occupied(pid: int) -> int:
+    """Bytes that a process occupies, swap included; files that it has mapped are not counted."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has ended, or the system has no /proc
+        return 0
+    return sum(int(size) for size in re.findall(r"(?:RssAnon|RssShmem|VmSwap):\s*(\d+) kB", status)) * 1024

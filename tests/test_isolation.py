@@ -188,6 +188,12 @@ def test_files_that_are_mapped_do_not_count(audited, tmp_path) -> None:
     assert audited("AT_IMPORT", code, memory=1_500_000_000, timeout=120).verdict is Verdict.PROVEN
 
 
+def test_the_memory_of_whoever_asks_does_not_count(audited) -> None:
+    held = b"x" * 2 * 10**9
+    assert audited("AT_IMPORT", "pass", memory=1_500_000_000, timeout=120).verdict is Verdict.PROVEN
+    assert held
+
+
 def test_the_result_is_that_of_the_audit_itself(audited) -> None:
     from leakcheck.auditing import audit
 
