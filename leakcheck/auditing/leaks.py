@@ -168,7 +168,7 @@ def _explained(finding: Finding, blame: Blame | None, context: _Context) -> Find
     """With why in a second sentence, and the way from the token that is read to the position that reads it."""
     if blame is None:
         return finding
-    place = {} if finding.file else {**_at(blame.place), "module": blame.module}
+    place = {**_at(blame.place), "module": blame.module} if blame.place else {}
     why = blame.sentence if context.full is None else f"in the shrunken copy {blame.sentence}"
     message = f"{finding.message}. {why[:1].upper()}{why[1:]}"
     return replace(finding, message=message, chain=tuple(map(_step, blame.chain)), **place)

@@ -15,7 +15,7 @@ LEAVES = "the value goes on in Python, where no label follows"
 
 _PACKAGE = Path(__file__).parent.parent
 _OWN = str(_PACKAGE)  # looks at tensors of the run and hands them over, decides nothing in it
-_BUILT_IN = str(_PACKAGE / "subjects" / "method1_v3")  # of this package, and a subject
+_BUILT_IN = (str(_PACKAGE / "subjects" / "method1_v3"), str(_PACKAGE / "zoo"))  # of this package, and subjects
 _BELOW = (str(_PACKAGE / "flow"), str(_PACKAGE / "checkpoints"))  # runs between an op and the user's line
 _TORCH = str(Path(torch.__file__).parent)
 

@@ -1,0 +1,5 @@
+"""Ways to plant a leak in any model; each module registers its own."""
+
+from leakcheck.zoo.mutators import modules
+
+__all__ = ["modules"]

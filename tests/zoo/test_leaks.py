@@ -1,0 +1,89 @@
+"""Every leak is one, every twin is not, by brute force; an audit says so, names the codes and the line.
+
+A leak is added as one function in `leakcheck/zoo/leaks/` or `leakcheck/zoo/mutators/`; these tests ask for the rest.
+"""
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from leakcheck.auditing import leaks
+from leakcheck.auditing.examine import Examined, Examiner
+from leakcheck.config import Settings
+from leakcheck.findings import Finding, Verdict
+from leakcheck.subjects.adapter import Adapter
+from leakcheck.zoo import LEAKS, MUTATORS, Leak
+from tests import oracle
+
+CAUSAL = [name for name, leak in LEAKS.items() if leak.policy == "causal"]
+# Brute force changes tokens and reads logits: of other models, and of weights that do not show it, it cannot speak.
+TOKENS = [n for n in CAUSAL if LEAKS[n].inputs is None and LEAKS[n].verdict is Verdict.LEAK]
+
+
+@functools.cache
+def examined(name: str, *, leaky: bool) -> tuple[Examined, tuple[Finding, ...]]:
+    leak = LEAKS[name]
+    subject = leak.subject(leaky=leaky)
+    examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=0)
+    result = examiner.examine(leak.configuration)
+    return result, leaks.findings(subject, [result], Settings(contract=leak.configuration.contract))
+
+
+def largest_leak(leak: Leak, seq: int, *, leaky: bool) -> float:
+    """The largest move of a position by a later token that it may not see, by brute force."""
+    subject = leak.subject_of(leak.build(leaky=leaky), seq)
+    assert not isinstance(subject.model, Adapter)
+    train = leak.configuration.mode != "eval"
+    moved = oracle.moves(subject.model, seq=seq, vocab_size=subject.vocab_size, train=train)  # [cut, position]
+    latest = torch.tensor(leak.configuration.contract.latest(seq))
+    return moved[torch.arange(seq)[:, None] > latest].max().item()
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_leak_is_found_with_its_codes(name: str) -> None:
+    leak = LEAKS[name]
+    result, findings = examined(name, leaky=True)
+    assert result.result.verdict is leak.verdict
+    assert set(leak.codes) <= {finding.code for finding in findings}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_the_detectors_that_can_see_it_do(name: str) -> None:
+    leak = LEAKS[name]
+    result, _ = examined(name, leaky=True)
+    logits = result.probed.logits
+    seen = {"flow": result.proof.violations, "perturbation": logits.moved, "gradient": logits.gradient}
+    assert sorted(name for name, saw in seen.items() if not saw) == sorted(leak.blind)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_its_clean_twin_is_not(name: str) -> None:
+    result, findings = examined(name, leaky=False)
+    assert result.result.verdict in (Verdict.PROVEN, Verdict.OPEN), findings
+    assert not result.proof.violations
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_brute_force_agrees(name: str) -> None:
+    leak = LEAKS[name]
+    assert largest_leak(leak, max(leak.shortest, 5), leaky=True) > 1e-12
+    assert largest_leak(leak, max(leak.shortest, 5), leaky=False) < 1e-13
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_it_shows_from_its_shortest_length_on(name: str) -> None:
+    leak = LEAKS[name]
+    assert largest_leak(leak, leak.shortest, leaky=True) > 1e-12
+    if leak.shortest > 2:
+        assert largest_leak(leak, leak.shortest - 1, leaky=True) < 1e-13
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_it_says_where_it_was_learned_and_what_it_is(name: str) -> None:
+    leak = LEAKS[name]
+    assert re.match(r"https://\S+$", leak.learned_from)
+    assert leak.make.__doc__ or name.partition("[")[0] in MUTATORS
+    assert all(Path(file).is_file() for file, _ in leak.lines)
