@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from leakcheck import __version__
-from leakcheck.cli import models, run
+from leakcheck.cli import bench, models, run
 from leakcheck.errors import ExitCode, LeakcheckError, crashed
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("models")(models.models)
+app.command("bench")(bench.bench)
 
 
 def _version(wanted: bool) -> None:

@@ -50,8 +50,16 @@ def check_writable(path: str | Path) -> None:
 
 def write(result: AuditResult, path: str | Path) -> None:
     """Render `result` in the format that the suffix names, and put it at `path` whole or not at all."""
+    put(_renderer(Path(path))(result), path)
+
+
+def put(text: str, path: str | Path) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        LeakcheckError: it cannot be written.
+    """
     path = Path(path)
-    text = _renderer(path)(result)
     try:
         with _temporary_beside(path) as file:
             # A file name that is not UTF-8 holds lone surrogates; as \udcxx they are valid JSON and readable text.

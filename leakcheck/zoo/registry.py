@@ -40,7 +40,8 @@ class Leak:
     """A known leak and its clean twin, which is as like it as can be.
 
     It shows from `shortest` positions on, under `configuration`. `blind` are the detectors that cannot see it. An audit
-    gives `verdict` and raises at least `codes`. `learned_from` is the public issue, paper or file that it was seen in.
+    gives `verdict`, raises at least `codes`, and names one of `lines` first, unless it is not `blamed` yet.
+    `learned_from` is the public issue, paper or file that it was seen in.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Leak:
     verdict: Verdict = Verdict.LEAK
     codes: tuple[str, ...] = ("LC101",)
     blind: tuple[str, ...] = ()
+    blamed: bool = True
     weights: str = "random"  # or "as built"
     inputs: Inputs | None = None
 
@@ -126,6 +128,7 @@ def leak(
     verdict: Verdict = Verdict.LEAK,
     codes: Iterable[str] = ("LC101",),
     blind: Iterable[str] = (),
+    blamed: bool = True,
     weights: str = "random",
     inputs: Inputs | None = None,
 ) -> Callable[[Maker], Maker]:
@@ -149,6 +152,7 @@ def leak(
                 verdict=verdict,
                 codes=tuple(codes),
                 blind=tuple(blind),
+                blamed=blamed,
                 weights=weights,
                 inputs=inputs,
             )
@@ -167,6 +171,7 @@ def mutator(
     attention: str = "default",
     codes: Iterable[str] = ("LC101",),
     blind: Iterable[str] = (),
+    blamed: bool = True,
 ) -> Callable[[Maker], Maker]:
     """Register `plant(model, leaky) -> model`, and a leak for each of the `hosts`, types of model of transformers.
 
@@ -191,6 +196,7 @@ def mutator(
                     configuration=Configuration(attention, "none", mode),
                     codes=tuple(codes),
                     blind=tuple(blind),
+                    blamed=blamed,
                     weights="as built",  # `architectures.build` has drawn them
                 )
             )

@@ -3,7 +3,6 @@
 A leak is added as one function in `leakcheck/zoo/leaks/` or `leakcheck/zoo/mutators/`; these tests ask for the rest.
 """
 
-import functools
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 
 from leakcheck.auditing import leaks
 from leakcheck.auditing.examine import Examined, Examiner
+from leakcheck.checkpoints.source import short_path
 from leakcheck.config import Settings
 from leakcheck.findings import Finding, Verdict
 from leakcheck.subjects.adapter import Adapter
@@ -23,9 +23,7 @@ CAUSAL = [name for name, leak in LEAKS.items() if leak.policy == "causal"]
 TOKENS = [n for n in CAUSAL if LEAKS[n].inputs is None and LEAKS[n].verdict is Verdict.LEAK]
 
 
-@functools.cache
-def examined(name: str, *, leaky: bool) -> tuple[Examined, tuple[Finding, ...]]:
-    leak = LEAKS[name]
+def examined(leak: Leak, *, leaky: bool) -> tuple[Examined, tuple[Finding, ...]]:
     subject = leak.subject(leaky=leaky)
     examiner = Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=0)
     result = examiner.examine(leak.configuration)
@@ -43,25 +41,28 @@ def largest_leak(leak: Leak, seq: int, *, leaky: bool) -> float:
 
 
 @pytest.mark.parametrize("name", CAUSAL)
-def test_a_leak_is_found_with_its_codes(name: str) -> None:
+def test_an_audit_finds_it(name: str) -> None:
+    """Its verdict, its codes, by the detectors that can see it and by no other, and the line."""
     leak = LEAKS[name]
-    result, findings = examined(name, leaky=True)
+    result, findings = examined(leak, leaky=True)
     assert result.result.verdict is leak.verdict
     assert set(leak.codes) <= {finding.code for finding in findings}
 
-
-@pytest.mark.parametrize("name", CAUSAL)
-def test_the_detectors_that_can_see_it_do(name: str) -> None:
-    leak = LEAKS[name]
-    result, _ = examined(name, leaky=True)
     logits = result.probed.logits
     seen = {"flow": result.proof.violations, "perturbation": logits.moved, "gradient": logits.gradient}
     assert sorted(name for name, saw in seen.items() if not saw) == sorted(leak.blind)
 
+    named = next((f.file, f.line) for f in findings if f.verdict in (Verdict.LEAK, Verdict.SUSPECT) and f.line)
+    assert (named in {(short_path(file), line) for file, line in leak.lines}) == leak.blamed, named
+
+
+def test_most_lines_are_named() -> None:
+    assert sum(leak.blamed for leak in LEAKS.values()) >= 0.9 * len(LEAKS)
+
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_its_clean_twin_is_not(name: str) -> None:
-    result, findings = examined(name, leaky=False)
+    result, findings = examined(LEAKS[name], leaky=False)
     assert result.result.verdict in (Verdict.PROVEN, Verdict.OPEN), findings
     assert not result.proof.violations
 
