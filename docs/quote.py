@@ -98,6 +98,11 @@ def table(name: str, heading: str) -> str:
     return "\n".join([*rows, "", f"From [reports/{name}.md](../reports/{name}.md), made by `{command}`."])
 
 
+def scoreboard() -> str:
+    """The head-to-head of reports/scoreboard.md, as README.md shows it."""
+    return table("scoreboard", "detector").replace("](../reports/", "](reports/")
+
+
 def codes() -> str:
     """Every finding code: what it says, and what to do."""
     rows = (f"| `{code.id}` | {code.title} | {code.remedy} |" for code in CODES.values())

@@ -44,11 +44,11 @@ def run(
     ] = None,
     input: Annotated[
         list[str] | None,
-        typer.Option(help="What an argument of the forward is: 'NAME=float[batch, time, 80]'; may be repeated."),
+        typer.Option(help="What an argument of the forward is: 'NAME=float\\[batch, time, 80]'; may be repeated."),
     ] = None,
     output: Annotated[
         list[str] | None,
-        typer.Option(help="An output to audit: '0=[batch, time/2, 40]'. Default: all over time. May be repeated."),
+        typer.Option(help="An output to audit: '0=\\[batch, time/2, 40]'. Default: all over time. May be repeated."),
     ] = None,
     trust_remote_code: Annotated[
         bool,

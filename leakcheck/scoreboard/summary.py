@@ -10,7 +10,7 @@ from leakcheck import __version__
 from leakcheck.scoreboard.board import Row
 from leakcheck.scoreboard.detectors import DETECTORS
 
-COMMAND = "leakcheck bench --report reports/scoreboard.json --report reports/scoreboard.md"
+COMMAND = "make bench"
 COLUMNS = ("detector", "leaks found", "false alarms", "cannot say", "first line right", "forwards", "backwards")
 _PACKAGES = ("torch", "transformers", "causal-certificate")
 
