@@ -12,9 +12,9 @@ from leakcheck.auditing.verdicts import contradicted, unseeing
 from leakcheck.checkpoints import source
 from leakcheck.config import CAUSAL, Configuration, Settings
 from leakcheck.errors import SubjectCrash
-from leakcheck.findings import Checkpoint, Finding, Verdict, WorstCase
+from leakcheck.findings import Checkpoint, Finding, Location, Verdict, WorstCase
 from leakcheck.flow.blame import Blame, Link
-from leakcheck.flow.reports import CONTROL_FLOW, Place
+from leakcheck.flow.reports import CONTROL_FLOW, Hole, Place
 from leakcheck.lineage.passing import Passed
 from leakcheck.subjects.subject import Subject
 
@@ -263,8 +263,29 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
             context.finding(codes.FUTURE_DEPENDENCE, Verdict.LEAK, examined, message, witness=witness, **place)
         )
     told = next(number for number, finding in enumerate(found) if finding.code not in _LOST)
+    if examined.blame is None:
+        first = standard or recompute
+        inside = _passed(examined, first).inside if first else None
+        found[told] = _unexplained(found[told], inside, examined.proof.holes)
     found[told] = _explained(found[told], examined.blame, context)
     return found
+
+
+def _unexplained(finding: Finding, inside: Location | None, holes: Sequence[Hole]) -> Finding:
+    """Where flow sees no violation: with the line where its proof ends, in the function that lets the future in."""
+    places = {}
+    for hole in holes:
+        if hole.place and (inside is None or _lies_in(hole.place, inside)):
+            places.setdefault(hole.place, hole)
+    if not places or (inside is None and len(places) > 1):
+        return finding
+    place, hole = next(iter(places.items()))
+    message = f"{finding.message}. Flow is blind behind line {place.line}, {hole.op}: {hole.carries}"
+    return replace(finding, message=message, **_at(place))
+
+
+def _lies_in(place: Place, location: Location) -> bool:
+    return source.short_path(place.file) == location.file and location.lines[0] <= place.line <= location.lines[1]
 
 
 _LOST = (codes.MASK_IS_NONE.id, codes.MASK_UNUSED.id)

@@ -1,5 +1,5 @@
 """Leaks by mechanism; each module registers its own."""
 
-from leakcheck.zoo.leaks import masks
+from leakcheck.zoo.leaks import blocks, lowrank, masks, memory, quantisation, routing, sharing, spectral, targets
 
-__all__ = ["masks"]
+__all__ = ["blocks", "lowrank", "masks", "memory", "quantisation", "routing", "sharing", "spectral", "targets"]
