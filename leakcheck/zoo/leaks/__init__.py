@@ -1,5 +1,43 @@
 """Leaks by mechanism; each module registers its own."""
 
-from leakcheck.zoo.leaks import blocks, lowrank, masks, memory, quantisation, routing, sharing, spectral, targets
+from leakcheck.zoo.leaks import (
+    blocks,
+    convolution,
+    hidden,
+    lowrank,
+    masks,
+    memory,
+    method1,
+    mixing,
+    norms,
+    positions,
+    quantisation,
+    recurrence,
+    routing,
+    selection,
+    sharing,
+    shifts,
+    spectral,
+    targets,
+)
 
-__all__ = ["blocks", "lowrank", "masks", "memory", "quantisation", "routing", "sharing", "spectral", "targets"]
+__all__ = [
+    "blocks",
+    "convolution",
+    "hidden",
+    "lowrank",
+    "masks",
+    "memory",
+    "method1",
+    "mixing",
+    "norms",
+    "positions",
+    "quantisation",
+    "recurrence",
+    "routing",
+    "selection",
+    "sharing",
+    "shifts",
+    "spectral",
+    "targets",
+]
