@@ -61,6 +61,8 @@ class BatchNorm(Mixer):
         super().__init__(leaky)
         self.norm = nn.BatchNorm1d(HIDDEN)
 
+        self.norm.train(leaky)
+
     def train(self, mode: bool = True) -> "BatchNorm":
         super().train(mode)
         self.norm.train(mode and self.leaky)
