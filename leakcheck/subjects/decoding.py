@@ -13,7 +13,8 @@ from leakcheck.subjects import running
 from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.subject import logits_of, unwrapped
 
-_CACHES = ("past_key_values", "cache_params")  # what a forward calls the cache that it takes and returns
+_STATES = "cache_params"
+_CACHES = ("past_key_values", _STATES)  # what a forward calls the cache that it takes and returns
 
 
 def cache_argument(model: nn.Module) -> str | None:
@@ -37,7 +38,8 @@ def decode(model: nn.Module, token_ids: Tensor, configuration: Configuration, ch
     pieces, start = [], 0
     for end in torch.tensor(chunks).cumsum(0).tolist():
         if configuration.mask != "none":
-            given["attention_mask"] = mask[:, :end]
+            # With keys goes a mask of all that they are of; with states, which have no positions, one of the piece.
+            given["attention_mask"] = mask[:, start if name == _STATES else 0 : end]
         output = running.called(model, token_ids[:, start:end], given, configuration)
         given[name] = _cache(output, name)
         if given[name] is None:

@@ -21,12 +21,14 @@ def cache(prober: Prober, configuration: Configuration) -> Sequence[Question]:
 
     Whether a chunk onto a cache shows its own future to its past is a matter of labels, which are positions.
     """
-    if cache_argument(prober.model) is None or configuration.mode != "eval":
+    masks = ("none", "ones", "left-padded")  # nobody decodes behind padding on the right
+    if cache_argument(prober.model) is None or configuration.mode != "eval" or configuration.mask not in masks:
         return ()
     tokens, valid = drawn(prober, ROWS), usable(prober, configuration, ROWS)
     full = forward(configuration)
-    several = _several(prober.seq)
-    ways = {"token by token": _singles(prober.seq), "in chunks of several tokens": several}
+    padded = int((~valid[0]).sum())
+    several = _several(prober.seq, padded)
+    ways = {"token by token": _singles(prober.seq, padded), "in chunks of several tokens": several}
     agree = [
         Question(
             code=codes.CACHE_DISAGREES,
@@ -58,15 +60,16 @@ def cache(prober: Prober, configuration: Configuration) -> Sequence[Question]:
     return [future, *agree]
 
 
-def _singles(seq: int) -> tuple[int, ...]:
-    """One by one; of a long sequence the first and the last."""
-    if seq <= _SINGLE:
-        return (1,) * seq
+def _singles(seq: int, padded: int) -> tuple[int, ...]:
+    """One by one, padding with the first; of a long sequence the first and the last."""
+    ones = seq - padded - 1
+    if ones <= _SINGLE:
+        return (padded + 1, *(1,) * ones)
     half = _SINGLE // 2
-    return (*(1,) * half, seq - _SINGLE, *(1,) * half)
+    return (padded + 1, *(1,) * half, ones - _SINGLE, *(1,) * half)
 
 
-def _several(seq: int) -> tuple[int, ...]:
-    """A first piece onto an empty cache, two more onto it, a single token between them."""
-    piece = max(1, (seq - 1) // 3)
+def _several(seq: int, padded: int) -> tuple[int, ...]:
+    """A first piece onto an empty cache, padding in it; two more onto what it leaves, a single token between them."""
+    piece = max(1, (seq - padded - 1) // 3)
     return (seq - 1 - 2 * piece, piece, 1, piece)

@@ -85,7 +85,7 @@ def why(prober: Prober, configuration: Configuration, question: Question, found:
         for violation in trace.violations[:1]:
             try:
                 with _running(prober, configuration, question) as run:
-                    return blame(prober.model, question.tokens, violation, order.labels, run=run)
+                    return blame(prober.model, question.tokens, violation, order.labels, limit=order.limit, run=run)
             except Exception:  # the violation stands without its story
                 return None
     return None
