@@ -15,7 +15,6 @@ from leakcheck.flow.blame import Blame, Link
 from leakcheck.flow.reports import CONTROL_FLOW, Hole, Place, SoftMask
 from leakcheck.subjects.subject import Subject
 
-
 # What kind of hole is which finding; whatever else flow may name is an op that it cannot look into.
 _HOLES = {
     "op without a rule": codes.NO_RULE,

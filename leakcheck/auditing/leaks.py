@@ -1,11 +1,13 @@
 """Findings: what leaks, the line that lets it in, the witness, one command to see it again."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from leakcheck import codes
 from leakcheck.auditing.context import Context, Crashed
 from leakcheck.auditing.examine import Examined
-from leakcheck.auditing.policies.telling import Policed, told
+from leakcheck.auditing.policies import Policed
+from leakcheck.auditing.policies.telling import told
 from leakcheck.auditing.verdicts import contradicted, unseeing
 from leakcheck.config import Settings
 from leakcheck.findings import Checkpoint, Finding, Verdict
@@ -142,7 +144,7 @@ def _leaks(examined: Examined, context: Context) -> list[Finding]:
         moved = [c for c in examined.checkpoints if c.output_delta]
         first = min(moved, key=lambda c: (c.layer or 0, c.stage), default=None)
         message = "past logits move with future tokens"
-        place = {}
+        place: dict[str, Any] = {}
         if first is not None:
             message += f"; the first stage that carries it is {first.module or 'the model'}"
             place = {"module": first.module, "file": first.file, "line": first.lines[0]}

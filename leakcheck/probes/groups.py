@@ -132,9 +132,7 @@ def sees(prober: Prober, configuration: Configuration, run: Run, tokens: Tensor,
 
 
 @contextmanager
-def behind_embedding(
-    model: nn.Module, scale: Tensor, mix: Mix | None = None, strength: float = 1.0
-) -> Iterator[None]:
+def behind_embedding(model: nn.Module, scale: Tensor, mix: Mix | None = None, strength: float = 1.0) -> Iterator[None]:
     """Multiply the embeddings by `scale` `[rows, seq]`, and plant a leak of that strength.
 
     They may come piece by piece, as in decoding; then targets and source have to be in one piece.

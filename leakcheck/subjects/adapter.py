@@ -213,7 +213,11 @@ class Adapter(nn.Module):
         return dict(named_tensors(self._call(ids, vectors, None)))
 
     def _call(
-        self, ids: Tensor, vectors: Tensor | None, attention_mask: Tensor | None, others: Mapping[str, Any] | None = None
+        self,
+        ids: Tensor,
+        vectors: Tensor | None,
+        attention_mask: Tensor | None,
+        others: Mapping[str, Any] | None = None,
     ) -> Any:
         arguments = {**self.front.arguments(ids, vectors), **(others or {})}
         if attention_mask is not None and self.mask_argument:

@@ -26,7 +26,7 @@ def cache_argument(model: nn.Module) -> str | None:
 
 
 def decode(model: nn.Module, token_ids: Tensor, configuration: Configuration, chunks: Sequence[int]) -> Tensor:
-    """Logits `[batch, seq, vocab]` of `token_ids` `[batch, seq]`, the first `chunks[0]` of which are run, then the next.
+    """Logits `[batch, seq, vocab]` of `token_ids` `[batch, seq]`: the first `chunks[0]` are run, then the next.
 
     Raises:
         SubjectCrash: the forward raised, or returned no logits or no cache.

@@ -115,7 +115,9 @@ def forward(
     return logits_of(called(model, token_ids, {**kwargs, **(arguments or {})}, configuration))
 
 
-def called(model: nn.Module, token_ids: torch.Tensor, arguments: Mapping[str, Any], configuration: Configuration) -> Any:
+def called(
+    model: nn.Module, token_ids: torch.Tensor, arguments: Mapping[str, Any], configuration: Configuration
+) -> Any:
     """What the forward returns.
 
     Raises:

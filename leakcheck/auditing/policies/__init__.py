@@ -2,13 +2,14 @@
 
 from leakcheck.auditing.policies import batch, cache, document, padding
 from leakcheck.auditing.policies.judge import Judge
-from leakcheck.auditing.policies.outcome import Answer, PolicyOutcome
+from leakcheck.auditing.policies.outcome import Answer, Policed, PolicyOutcome
 from leakcheck.auditing.policies.registry import POLICIES, Policy, asked_for, policy
 
 __all__ = [
     "POLICIES",
     "Answer",
     "Judge",
+    "Policed",
     "Policy",
     "PolicyOutcome",
     "asked_for",

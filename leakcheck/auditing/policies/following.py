@@ -61,9 +61,7 @@ def follow(
     )
 
 
-def planted(
-    prober: Prober, configuration: Configuration, question: Question, clean: Followed
-) -> tuple[Control, ...]:
+def planted(prober: Prober, configuration: Configuration, question: Question, clean: Followed) -> tuple[Control, ...]:
     """Behind the embedding outputs read an input that they may not see; and one that they may."""
     controls = []
     for order, before in zip(question.orders, clean.by_order, strict=True):
@@ -75,7 +73,9 @@ def planted(
             controls.append(Control(f"flow: an output reads {question.what}", "violation", caught))
         if twin is not None:
             quiet = _violating(prober, configuration, question, order, twin) <= known
-            controls.append(Control("flow: an output reads what it may", "no violation", quiet))
+            controls.append(
+                Control(f"flow: an output reads something else than {question.what}", "no violation", quiet)
+            )
     return tuple(controls)
 
 

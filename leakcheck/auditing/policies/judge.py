@@ -50,10 +50,9 @@ class Judge:
         flow = following.follow(self.full or self.prober, configuration, large, self.prober, question)
         if found.worst is None and found.repeatable and flow.violations:
             found = self._moved(configuration, question, more=True)
-        if question.same_as is not None and (found.worst or flow.violations):
+        other, whole = question.otherwise, large.otherwise
+        if other is not None and whole is not None and (found.worst or flow.violations):
             # What the other way to run it shows as well is no matter of this policy.
-            other = replace(question, run=question.same_as, same_as=None, chunks=())
-            whole = replace(large, run=large.same_as, same_as=None, chunks=())
             if self._moved(configuration, other).worst:
                 found = replace(found, worst=None)
             if following.follow(self.full or self.prober, configuration, whole, self.prober, other).violations:
@@ -82,9 +81,7 @@ class Judge:
     def _compared(self, configuration: Configuration, question: Question) -> Answer:
         """Of two ways to run the same inputs: there is no proof that they agree."""
         assert question.same_as is not None
-        found = differing(
-            self.prober, configuration, question.run, question.same_as, question.tokens, question.valid
-        )
+        found = differing(self.prober, configuration, question.run, question.same_as, question.tokens, question.valid)
         verdict = Verdict.OPEN
         if found.worst is not None:
             verdict = Verdict.SUSPECT if found.unconfirmed else Verdict.LEAK

@@ -1,9 +1,10 @@
 """What became of a policy under one configuration, and what each witness said of it by itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leakcheck.auditing.policies.question import Question
-from leakcheck.findings import Control, Verdict, worst
+from leakcheck.config import Configuration
+from leakcheck.findings import ConfigurationResult, Control, Verdict, worst
 from leakcheck.flow.blame import Blame
 from leakcheck.flow.reports import Hole, SoftMask
 from leakcheck.flow.trace import Violation
@@ -26,13 +27,10 @@ class Answer:
 
     @property
     def contradicted(self) -> bool:
-        """Whether a witness refutes what flow proves. A finite mask value may be crossed; what is not finite may too."""
-        refuted = self.verdict is Verdict.LEAK and self.proven and not self.soft_masks
-        return refuted and self.moved is not None and self.moved.worst is not None and self._finite
-
-    @property
-    def _finite(self) -> bool:
-        return self.moved is not None and self.moved.worst is not None and self.moved.worst.delta < float("inf")
+        """Whether a witness refutes what flow proves. A finite mask value may be crossed, any by what is not finite."""
+        move = None if self.moved is None else self.moved.worst
+        refuted = self.verdict is Verdict.LEAK and move is not None and move.delta < float("inf")
+        return refuted and self.proven and not self.soft_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,3 +79,48 @@ class PolicyOutcome:
     @property
     def pairs(self) -> int:
         return sum(answer.question.pairs for answer in self.answers)
+
+
+@dataclass(frozen=True)
+class Policed:
+    """One configuration: what became of each policy that was asked for."""
+
+    configuration: Configuration
+    outcomes: tuple[PolicyOutcome, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        return worst(outcome.verdict for outcome in self.outcomes)
+
+    def beside(self, result: ConfigurationResult | None) -> ConfigurationResult:
+        """The result of the configuration with these policies; without any of its own if the contract was not asked."""
+        configuration = self.configuration
+        if result is None:
+            result = ConfigurationResult(
+                id=configuration.id,
+                attention=configuration.attention,
+                mask=configuration.mask,
+                mode=configuration.mode,
+                cache=configuration.cache,
+                verdict=Verdict.NOT_APPLICABLE,
+                policies={},
+                paths={},
+                output_delta=0.0,
+                relative_delta=0.0,
+                gradient_delta=0.0,
+                rounding_delta=0.0,
+                worst_case=None,
+                pairs_covered=0,
+                pairs_total=0,
+                padded_queries=0,
+                padded_queries_moved=0,
+            )
+        pairs = 0 if result.policies else sum(outcome.pairs for outcome in self.outcomes)
+        return replace(
+            result,
+            verdict=worst((result.verdict, self.verdict)),
+            policies={**result.policies, **{outcome.policy: outcome.verdict for outcome in self.outcomes}},
+            policy_deltas={outcome.policy: outcome.moved for outcome in self.outcomes},
+            pairs_covered=result.pairs_covered + pairs,
+            pairs_total=result.pairs_total + pairs,
+        )

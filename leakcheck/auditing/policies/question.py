@@ -1,6 +1,6 @@
 """What one policy asks of one forward: which inputs are which, and what may not see what."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,11 @@ class Question:
     groups: tuple[tuple[str, Tensor], ...] = ()  # of inputs that are changed together: name, boolean [rows, seq]
     same_as: Run | None = None
     chunks: tuple[int, ...] = ()  # the whole sequence at once if there are none
+
+    @property
+    def otherwise(self) -> "Question | None":
+        """The same of the other way to run it."""
+        return None if self.same_as is None else replace(self, run=self.same_as, same_as=None, chunks=())
 
     @property
     def changes(self) -> tuple[Change, ...]:

@@ -1,28 +1,19 @@
 """What became of policies, as findings: what reaches what, the line that lets it through, the witness, the command."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 from leakcheck import codes
 from leakcheck.auditing.context import Context
-from leakcheck.auditing.policies.outcome import Answer, PolicyOutcome
-from leakcheck.config import Configuration
+from leakcheck.auditing.policies.outcome import Answer, Policed
 from leakcheck.findings import Finding, Verdict
 from leakcheck.flow.blame import Blame
 
 
-@dataclass(frozen=True)
-class Policed:
-    """One configuration: what became of each policy that was asked for."""
-
-    configuration: Configuration
-    outcomes: tuple[PolicyOutcome, ...]
-
-
 def told(policed: Policed, context: Context) -> Iterator[Finding]:
-    """The findings of one configuration. What cannot be seen as harmless is said, a limit of the proof for each hole."""
+    """The findings of one configuration."""
     for outcome in policed.outcomes:
         if outcome.crash:
             yield context.finding(codes.DID_NOT_RUN, Verdict.OPEN, policed, outcome.crash, outcome.policy)
@@ -44,9 +35,7 @@ def _of_answer(policed: Policed, policy: str, answer: Answer, context: Context) 
     if answer.verdict not in (Verdict.LEAK, Verdict.SUSPECT):
         return
     witness = _witness(answer, context)
-    finding = context.finding(
-        answer.question.code, answer.verdict, policed, _message(answer), policy, witness=witness
-    )
+    finding = context.finding(answer.question.code, answer.verdict, policed, _message(answer), policy, witness=witness)
     yield context.explained(finding, None if answer.blame is None else _told(answer.blame))
     if answer.contradicted:
         proved = "proved" if context.full is None else "proved at full size"
@@ -67,11 +56,11 @@ def _message(answer: Answer) -> str:
         violations = answer.violations or ()
         readers = len({(violation.batch, violation.position) for violation in violations})
         return f"flow admits that {readers} outputs read {what}; no change moved any of them"
-    sure = f"by {move.delta:.2g} in float64" if not (answer.moved and answer.moved.unconfirmed) else ""
-    sure = sure or f"by {move.delta:.2g}, {answer.moved.unconfirmed if answer.moved else ''}"
+    moves = f"position {move.position} of row {move.row}"
+    unsure = f", {answer.moved.unconfirmed}" if answer.moved and answer.moved.unconfirmed else ""
     if not answer.question.orders:
-        return f"with {what}, position {move.position} of row {move.row} differs from the full forward {sure}"
-    return f"position {move.position} of row {move.row} moves with {what} ({move.change}) {sure}"
+        return f"with {what}, {moves} differs from the full forward{unsure}"
+    return f"{moves} moves with {what} ({move.change}){unsure}"
 
 
 def _witness(answer: Answer, context: Context) -> dict[str, Any] | None:
