@@ -1,5 +1,5 @@
 """Leaks by mechanism; each module registers its own."""
 
-from leakcheck.zoo.leaks import masks
+from leakcheck.zoo.leaks import isolation, masks
 
-__all__ = ["masks"]
+__all__ = ["isolation", "masks"]
