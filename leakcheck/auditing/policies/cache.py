@@ -7,7 +7,7 @@ import torch
 from leakcheck import codes
 from leakcheck.auditing.policies.question import Order, Question
 from leakcheck.auditing.policies.registry import policy
-from leakcheck.auditing.policies.running import ROWS, decode, drawn, forward, usable
+from leakcheck.auditing.policies.running import ROWS, decode, decode_last, drawn, forward, usable
 from leakcheck.config import Configuration
 from leakcheck.probes.probe import Prober
 from leakcheck.subjects.decoding import cache_argument
@@ -56,6 +56,7 @@ def cache(prober: Prober, configuration: Configuration) -> Sequence[Question]:
         groups=tuple((f"position {cut} and later", at >= cut) for cut in cuts),
         same_as=full,
         chunks=several,
+        last=decode_last(configuration, several, tokens),
     )
     return [future, *agree]
 

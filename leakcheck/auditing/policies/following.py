@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,11 +81,17 @@ def planted(prober: Prober, configuration: Configuration, question: Question, cl
 
 def why(prober: Prober, configuration: Configuration, question: Question, found: Followed) -> Blame | None:
     """Why there is the first of the violations, from one more forward; `None` where flow cannot tell."""
+    begin = 0
+    if question.last is not None:
+        begin = question.tokens.shape[1] - question.chunks[-1]
+        question = replace(question, run=question.last, tokens=question.tokens[:, begin:])
     for order, trace in zip(question.orders, found.by_order, strict=True):
-        for violation in trace.violations[:1]:
+        for violation in [v for v in trace.violations if v.position >= begin][:1]:
+            told = replace(violation, position=violation.position - begin, source=violation.source - begin)
+            labels, limit = order.labels[:, begin:] - begin, order.limit[:, begin:] - begin
             try:
                 with _running(prober, configuration, question) as run:
-                    return blame(prober.model, question.tokens, violation, order.labels, limit=order.limit, run=run)
+                    return blame(prober.model, question.tokens, told, labels, limit=limit, run=run)
             except Exception:  # the violation stands without its story
                 return None
     return None

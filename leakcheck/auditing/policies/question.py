@@ -29,7 +29,8 @@ class Question:
 
     `same_as` is another way to run them, which has to give the same: then there is no proof, only that nothing differs.
     `valid` `[rows, seq]` is false for padding. The forward is run on `chunks` of the sequence, one after the other.
-    `code` is that of the finding, `what` says in words what is looked at.
+    `code` is that of the finding, `what` says in words what is looked at. `last` runs tokens of the last chunk alone,
+    after the others as they are: there the axes of one chunk can be told.
     """
 
     code: Code
@@ -41,6 +42,7 @@ class Question:
     groups: tuple[tuple[str, Tensor], ...] = ()  # of inputs that are changed together: name, boolean [rows, seq]
     same_as: Run | None = None
     chunks: tuple[int, ...] = ()  # the whole sequence at once if there are none
+    last: Run | None = None
 
     @property
     def otherwise(self) -> "Question | None":

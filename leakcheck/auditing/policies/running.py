@@ -38,6 +38,17 @@ def forward(configuration: Configuration, arguments: Mapping[str, Any] | None = 
     return run
 
 
+def decode_last(configuration: Configuration, chunks: Sequence[int], tokens: Tensor) -> Run:
+    """Runs token ids `[rows, chunks[-1]]` onto the cache of the first of `tokens` `[rows, seq]`."""
+    size = chunks[-1]
+
+    def run(model: nn.Module, last: Tensor) -> Tensor:
+        whole = torch.cat([tokens[:, :-size], last], 1)
+        return decoding.decode(model, whole, configuration, chunks)[:, -size:]
+
+    return run
+
+
 def decode(configuration: Configuration, chunks: Sequence[int]) -> Run:
     def run(model: nn.Module, tokens: Tensor) -> Tensor:
         return decoding.decode(model, tokens, configuration, chunks)

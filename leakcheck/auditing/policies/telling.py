@@ -1,6 +1,6 @@
 """What became of policies, as findings: what reaches what, the line that lets it through, the witness, the command."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -17,7 +17,7 @@ def told(policed: Policed, context: Context) -> Iterator[Finding]:
     for outcome in policed.outcomes:
         if outcome.crash:
             yield context.finding(codes.DID_NOT_RUN, Verdict.OPEN, policed, outcome.crash, outcome.policy)
-        for answer in outcome.answers:
+        for answer in _causes(outcome.answers):
             yield from _of_answer(policed, outcome.policy, answer, context)
         yield from context.limits(
             policed,
@@ -25,6 +25,12 @@ def told(policed: Policed, context: Context) -> Iterator[Finding]:
             list({mask.place: mask for a in outcome.answers for mask in a.soft_masks}.values()),
             outcome.policy,
         )
+
+
+def _causes(answers: Sequence[Answer]) -> list[Answer]:
+    """Without those that another one explains: what shows its future disagrees with what does not."""
+    shown = [a.question.chunks for a in answers if a.question.orders and a.verdict is Verdict.LEAK]
+    return [a for a in answers if a.question.orders or a.question.chunks not in shown]
 
 
 def _of_answer(policed: Policed, policy: str, answer: Answer, context: Context) -> Iterator[Finding]:

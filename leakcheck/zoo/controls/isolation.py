@@ -59,7 +59,7 @@ class EverythingAtOnce(nn.Module):
 
 @control(policies=("causal", "batch"), learned_from="https://github.com/deepseek-ai/DeepSeek-MoE/issues/29")
 class CapacityOfEachRow(Mixer):
-    """Experts take their first four tokens of each row: what is dropped depends on what came before, in the same row."""
+    """Experts take their first four tokens of each row: what is dropped depends on what came before it there."""
 
     def __init__(self, leaky: bool = False):
         super().__init__(leaky)

@@ -12,7 +12,9 @@ from leakcheck.zoo.registry import leak
 # --- rows of a batch --------------------------------------------------------------------------------------------------
 
 
-@leak(policy="batch", codes=("LC401",), blind=("gradient",), learned_from="https://github.com/om-ai-lab/OmDet/issues/19")
+@leak(
+    policy="batch", codes=("LC401",), blind=("gradient",), learned_from="https://github.com/om-ai-lab/OmDet/issues/19"
+)
 class RowsAsSequence(Attention):
     """Attention whose kernel expects the sequence first, and is given the batch first."""
 
@@ -329,7 +331,7 @@ class ChunkUnmasked(Cached):
 
     def mix(self, x: Tensor, past: Any) -> tuple[Tensor, Any]:
         q, k, v = self.grown(x, past)
-        scores = q @ k.transpose(-1, -2)
+        scores = q @ k.transpose(-1, -2)  # leak
         if not self.leaky or past is None:
             scores = scores.masked_fill(~self.causal(q.shape[1], k.shape[1]), -torch.inf)
         return x + scores.softmax(-1) @ v, (k, v)  # leak
