@@ -136,10 +136,13 @@ def test_rows_of_a_batch(what: str) -> None:
         assert (max(by_others) > 1e-9) == reached
     found, clean = judged(leak, "batch"), judged(twin, "batch")
     assert found.verdict is Verdict.LEAK
-    assert found.moved and found.violations and found.blame
+    assert found.moved
+    assert found.violations
+    assert found.blame
     assert found.blame.place.file == __file__
     assert clean.verdict is Verdict.PROVEN
-    assert clean.moved == 0.0 and clean.violations == ()
+    assert clean.moved == 0.0
+    assert clean.violations == ()
     assert all(control.caught for control in (*found.controls, *clean.controls))
 
 
@@ -154,7 +157,8 @@ def test_rows_that_a_gate_keeps_apart_for_now_are_a_suspicion() -> None:
 
     outcome = judged(llama_with(Gated()), "batch")
     assert outcome.verdict is Verdict.SUSPECT
-    assert outcome.moved == 0.0 and outcome.violations
+    assert outcome.moved == 0.0
+    assert outcome.violations
 
 
 def test_batch_statistics_in_train_mode_alone() -> None:
@@ -218,7 +222,9 @@ def test_documents_are_numbered_in_whatever_way_the_forward_takes() -> None:
     numbers, borders = seen["segment_ids"][0], seen["cu_seqlens"]
     assert len(seen["segment_ids"]) == 1  # borders are those of one row
     assert numbers.unique_consecutive(return_counts=True)[1].tolist() == borders.diff().tolist()
-    assert len(borders) == 4 and borders[0] == 0 and borders[-1] == SEQ
+    assert len(borders) == 4
+    assert borders[0] == 0
+    assert borders[-1] == SEQ
 
 
 @pytest.mark.parametrize("configuration", [LEFT, RIGHT], ids=lambda c: c.mask)
@@ -274,7 +280,8 @@ def test_a_cache(planted: Callable[[bool], nn.Module], code: str) -> None:
         guilty = {a.question.code.id for a in outcome.answers if a.verdict is Verdict.LEAK}
         assert (code in guilty) == leaky
         assert bool(outcome.violations) == shown
-        assert not outcome.crash and all(control.caught for control in outcome.controls)
+        assert not outcome.crash
+        assert all(control.caught for control in outcome.controls)
 
 
 def test_what_the_full_forward_shows_as_well_is_no_matter_of_the_cache() -> None:
@@ -352,7 +359,8 @@ def test_a_planted_leak_lies_within_one_chunk_and_its_twin_within_what_may_be_se
         chunks=(5, 3),
     )
     leak, clean = question.leak(question.orders[0]), question.clean(question.orders[0])
-    assert isinstance(leak, Mix) and isinstance(clean, Mix)
+    assert isinstance(leak, Mix)
+    assert isinstance(clean, Mix)
     assert leak.targets.nonzero().tolist() == [[1, 5], [1, 6]]
     assert (leak.row, leak.position) == (1, 7)
     assert clean.targets.nonzero().tolist() == [[1, 6]]
@@ -370,12 +378,16 @@ def test_findings_name_the_line_the_witness_and_the_command() -> None:
     assert all(c.policy_deltas["batch"] > 0 and c.pairs_covered for c in result.configurations)
     finding = result.findings[0]
     assert (finding.code, finding.policy, finding.verdict) == ("LC401", "batch", Verdict.LEAK)
-    assert finding.file.endswith("test_policies.py") and finding.line and finding.chain
-    assert finding.witness["seed"] == 2 and finding.witness["changed"].startswith("row ")
+    assert finding.file.endswith("test_policies.py")
+    assert finding.line
+    assert finding.chain
+    assert finding.witness["seed"] == 2
+    assert finding.witness["changed"].startswith("row ")
     assert "policies=('batch',)" in finding.reproduce
     assert view.headline(result).startswith("LEAK: a row of the batch reaches another. batch: LEAK in 12 of 12")
     titles = [section.title for section in view.sections(result)]
-    assert titles[:2] == ["Policies", "Configurations"] and "Checkpoints" not in titles
+    assert titles[:2] == ["Policies", "Configurations"]
+    assert "Checkpoints" not in titles
 
 
 def test_a_policy_stands_beside_the_question_about_time() -> None:
@@ -383,7 +395,8 @@ def test_a_policy_stands_beside_the_question_about_time() -> None:
     result = audit(nn.Sequential(nn.Embedding(VOCAB, 8), nn.Linear(8, VOCAB)), Settings(policies=("causal", "cache")))
     assert result.verdict is Verdict.PROVEN
     assert result.configurations[0].policies == {"causal": Verdict.PROVEN, "cache": Verdict.NOT_APPLICABLE}
-    assert "causal: PROVEN" in view.headline(result) and "cache: does not apply" in view.headline(result)
+    assert "causal: PROVEN" in view.headline(result)
+    assert "cache: does not apply" in view.headline(result)
 
 
 def test_what_shows_the_future_explains_that_it_disagrees() -> None:
