@@ -305,6 +305,21 @@ def test_a_chunk_onto_the_state_of_a_mamba_starts_anew() -> None:
         assert (judged(model, "cache").verdict is Verdict.LEAK) != agrees
 
 
+@pytest.mark.parametrize(("apart", "verdict"), [(1e-8, Verdict.OPEN), (1e-6, Verdict.LEAK)])
+def test_one_rounding_of_a_constant_in_float32_is_no_disagreement(apart: float, verdict: Verdict) -> None:
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(VOCAB, 8), nn.Linear(8, VOCAB)
+
+        def forward(self, ids: Tensor, past_key_values: Tensor | None = None, use_cache: bool = False) -> tuple:
+            return self.head(self.embed(ids)) * (1 + apart * use_cache), ids
+
+    outcome = judged(Rounded(), "cache")
+    assert outcome.verdict is verdict
+    assert (outcome.moved == 0.0) == (verdict is Verdict.OPEN)
+
+
 def test_a_cache_is_asked_for_in_eval_mode_and_of_models_that_have_one() -> None:
     assert judged(models.llama(), "cache", TRAIN).verdict is Verdict.NOT_APPLICABLE
     assert judged(nn.Sequential(nn.Embedding(VOCAB, 8), nn.Linear(8, VOCAB)), "cache").verdict is Verdict.NOT_APPLICABLE

@@ -1,4 +1,4 @@
-"""Every leak of another policy than causality is one, every twin is not; codes and line are those it is said to have."""
+"""Every leak of another policy than causality is one, every twin is not; codes and line are those that it says."""
 
 import pytest
 
