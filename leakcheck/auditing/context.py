@@ -113,7 +113,7 @@ class Context:
         """With why in a second sentence, and the way from the token that is read to the position that reads it."""
         if blame is None:
             return finding
-        place = {**_at(blame.place), "module": blame.module} if blame.place else {}
+        place = {**at(blame.place), "module": blame.module} if blame.place else {}
         why = blame.sentence if self.full is None else f"in the shrunken copy {blame.sentence}"
         message = f"{finding.message}. {why[:1].upper()}{why[1:]}"
         return replace(finding, message=message, chain=tuple(map(_step, blame.chain)), **place)
@@ -126,7 +126,7 @@ class Context:
         for hole in holes:
             message = f"{hole.op}: {hole.carries}"
             code = _HOLES.get(hole.kind, codes.OPAQUE)
-            found.append(self.finding(code, Verdict.OPEN, examined, message, policy, **_at(hole.place)))
+            found.append(self.finding(code, Verdict.OPEN, examined, message, policy, **at(hole.place)))
         for mask in soft_masks:
             message = (
                 f"soft mask, value {mask.value:.3g}, margin {mask.margin:.3g}: a score that much higher crosses it"
@@ -135,7 +135,7 @@ class Context:
                 message = (
                     "soft mask: a score that is as much higher as it is low crosses it; how much weights would tell"
                 )
-            found.append(self.finding(codes.SOFT_MASK, Verdict.OPEN, examined, message, policy, **_at(mask.place)))
+            found.append(self.finding(codes.SOFT_MASK, Verdict.OPEN, examined, message, policy, **at(mask.place)))
         return found
 
 
@@ -144,5 +144,6 @@ def _step(link: Link) -> str:
     return f"{where}{link.op}, {link.effect}" + (f" in {link.module}" if link.module else "")
 
 
-def _at(place: Place | None) -> dict[str, Any]:
+def at(place: Place | None) -> dict[str, Any]:
+    """File and line of a finding."""
     return {} if place is None else {"file": source.short_path(place.file), "line": place.line}

@@ -13,6 +13,7 @@ from leakcheck.checkpoints.reading import Plan, Spot
 from leakcheck.config import Configuration
 from leakcheck.findings import Checkpoint, ConfigurationResult, Verdict, WorstCase, worst
 from leakcheck.flow.blame import Blame
+from leakcheck.flow.reports import CONTROL_FLOW
 from leakcheck.lineage.passing import Passed
 from leakcheck.lineage.trace import Lineage, trace
 from leakcheck.probes.probe import Decided, Probed, Prober
@@ -68,6 +69,10 @@ class Examiner:
         probed = self.prober.probe(configuration)
         tokens = self.prober.batches(configuration)[0].tokens
         proof = self.prover.prove(configuration)
+        if probed.independent and not probed.logits.moved and any(h.kind == CONTROL_FLOW for h in proof.holes):
+            # The rows of a batch went one way through the code, which each by itself need not go.
+            alone = self.prober.probe(configuration, alone=True)
+            probed = alone if alone.logits.moved else probed
         contract = configuration.contract
         if contract.bidirectional:  # to see what is later is no violation of it
             proof = replace(proof, violations=(), horizon=None)

@@ -1,16 +1,19 @@
 """Findings: what leaks, the line that lets it in, the witness, one command to see it again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from leakcheck import codes
-from leakcheck.auditing.context import Context, Crashed
+from leakcheck.auditing.context import Context, Crashed, at
 from leakcheck.auditing.examine import Examined
 from leakcheck.auditing.policies import Policed
 from leakcheck.auditing.policies.telling import told
 from leakcheck.auditing.verdicts import contradicted, unseeing
+from leakcheck.checkpoints import source
 from leakcheck.config import Settings
-from leakcheck.findings import Checkpoint, Finding, Verdict
+from leakcheck.findings import Checkpoint, Finding, Location, Verdict
+from leakcheck.flow.reports import Hole, Place
 from leakcheck.lineage.passing import Passed
 from leakcheck.subjects.subject import Subject
 
@@ -152,8 +155,29 @@ def _leaks(examined: Examined, context: Context) -> list[Finding]:
             context.finding(codes.FUTURE_DEPENDENCE, Verdict.LEAK, examined, message, witness=witness, **place)
         )
     first_told = next(number for number, finding in enumerate(found) if finding.code not in _LOST)
+    if examined.blame is None:
+        first = standard or recompute
+        within = _passed(examined, first).inside if first else None
+        found[first_told] = _unexplained(found[first_told], within, examined.proof.holes)
     found[first_told] = context.explained(found[first_told], examined.blame)
     return found
+
+
+def _unexplained(finding: Finding, inside: Location | None, holes: Sequence[Hole]) -> Finding:
+    """Where flow sees no violation: with the line where its proof ends, in the function that lets the future in."""
+    places: dict[Place, Hole] = {}
+    for hole in holes:
+        if hole.place and (inside is None or _lies_in(hole.place, inside)):
+            places.setdefault(hole.place, hole)
+    if not places or (inside is None and len(places) > 1):
+        return finding
+    place, hole = next(iter(places.items()))
+    message = f"{finding.message}. Flow is blind behind line {place.line}, {hole.op}: {hole.carries}"
+    return replace(finding, message=message, **at(place))
+
+
+def _lies_in(place: Place, location: Location) -> bool:
+    return source.short_path(place.file) == location.file and location.lines[0] <= place.line <= location.lines[1]
 
 
 _LOST = (codes.MASK_IS_NONE.id, codes.MASK_UNUSED.id)

@@ -63,6 +63,7 @@ class _Walk:
         self.mirror = 0  # index + mirrored index, while the sequence is reversed
         self.number = 0
         self.suspect: int | None = None  # the first move that may have crossed, which is not told yet
+        self.lost: int | None = None  # the last move that mixed positions while the element was at home nowhere
         self.crossed: int | None = None
         self.row: int | None = None  # to which row
 
@@ -73,7 +74,7 @@ class _Walk:
         """At the input, whose axes are known: `[batch, seq, ...]`."""
         source = self.recording.source
         if move.taken.storage == source.storage:
-            self.home = _seen(source, move.taken, {(1,) if self.axis.name == "sequence" else (0,)})
+            self.home = self._seen(source, move.taken, {(1,) if self.axis.name == "sequence" else (0,)})
         else:
             self.home = self._along(move.taken.shape)
 
@@ -82,9 +83,10 @@ class _Walk:
         if layout.shape == move.taken.shape and layout.stride == move.taken.stride:
             return
         if self.home is not None:
-            self.home = _seen(layout, move.taken, self.home)
+            self.home = self._seen(layout, move.taken, self.home)
         told = self.axis.rows(move.taken.shape, move.source)
         if len(told) == 1 and not self.axis.rows(layout.shape, at):
+            self._found()
             self._put(told[0])
             self.home = self._along(move.taken.shape)
 
@@ -112,6 +114,18 @@ class _Walk:
         self.mirror = self.real(before) + after
         self.turned_by = move if self.turned_by is None else None
 
+    def _seen(self, made: Layout, taken: Layout, home: set[Group]) -> set[Group] | None:
+        """The axes of a view that axes of another view of the storage lie along; `None` if it shows one row alone."""
+        found: set[Group] = set()
+        for group in home:
+            shown = made.seen_as(taken, group)  # [*taken.shape], the index along `group` in `made`
+            varies = [d for d, n in enumerate(taken.shape) if n > 1 and bool((shown != shown.narrow(d, 0, 1)).any())]
+            along = tuple(range(varies[0], varies[-1] + 1)) if varies else ()
+            flattened = product(made.shape, group) == self.axis.size * self.axis.other
+            if along and not (flattened and product(taken.shape, along) == self.axis.other):
+                found.add(along)
+        return found or None
+
     def _along(self, shape: Shape) -> set[Group] | None:
         """The axes that may be the sequence."""
         return set(groups(shape, self.axis.size) or groups(shape, self.axis.size * self.axis.other)) or None
@@ -133,16 +147,24 @@ class _Walk:
 
     def _moved(self, move: Move) -> None:
         """A pure move: the element is at home where it was put, unless that is an earlier position."""
-        dim = self._dim(move)
+        dim, pairs = self._dim(move), self._pairs(move)
         rows = self.axis.rows(move.made.shape, move.target)
         if dim is not None:
             if move.made.shape[dim] == self.axis.size == move.taken.shape[dim] and move.reverses(dim):
                 self._turn(move, move.source[dim], move.target[dim])
             self.home = {(dim,)}
+        elif pairs and not rows:
+            self.home = {pairs[0][1]}
         else:
             self.home = self._along(move.made.shape)
         if len(rows) == 1:
+            if move.source == move.target and move.taken.shape == move.made.shape:
+                self._found()
             self._put(rows[0])
+
+    def _found(self) -> None:
+        """The row is told again, by a view or a copy, which did not put it there."""
+        self.suspect = self.lost if self.suspect is None else self.suspect
 
     def _mixed(self, move: Move) -> None:
         """Something new comes of the element and of others, elsewhere."""
@@ -165,6 +187,8 @@ class _Walk:
             self.home = {pairs[0][1]}
         elif self.home is not None:
             self.crossed = self.number
+        elif not _elementwise(move):
+            self.lost = self.number
 
     def _dim(self, move: Move) -> int | None:
         """The dim of the operand along which the element is at home, if the output has as many dims."""
@@ -196,15 +220,11 @@ def _index(move: Move, before: Group, after: Group) -> int:
     return index(move.made.shape, move.target, after) - index(move.taken.shape, move.source, before)
 
 
-def _seen(made: Layout, taken: Layout, home: set[Group]) -> set[Group] | None:
-    """The axes of a view that axes of another view of the storage lie along; `None` if it shows one row alone."""
-    found: set[Group] = set()
-    for group in home:
-        shown = made.seen_as(taken, group)  # [*taken.shape], the index along `group` in `made`
-        varies = [d for d, n in enumerate(taken.shape) if n > 1 and bool((shown != shown.narrow(d, 0, 1)).any())]
-        if varies:
-            found.add(tuple(range(varies[0], varies[-1] + 1)))
-    return found or None
+def _elementwise(move: Move) -> bool:
+    """Whether the element is where it was, but for broadcasting."""
+    if len(move.taken.shape) != len(move.made.shape):
+        return False
+    return all(n == 1 or a == b for n, a, b in zip(move.taken.shape, move.source, move.target, strict=True))
 
 
 def _first_elsewhere(way: Sequence[Move], axis: Axis, late: Late) -> int:

@@ -63,6 +63,10 @@ class Operand:
             self._structure = self._mirror.structure(self.tensor) if known else self.labels
         return self._structure
 
+    def shown(self, view: Tensor) -> Labels:
+        """The labels of another view of the same storage."""
+        return self._prepared(self._mirror.labels(self._record, view))
+
     def freeze(self) -> None:
         """Keep the values as they are before the op overwrites them."""
         self.value = self.value.clone()

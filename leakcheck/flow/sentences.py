@@ -159,7 +159,9 @@ def convolution(meeting: Meeting) -> str | None:
         return f"convolution mixes {meeting.along} as channels{meeting.at}: {meeting.reads}"
     if meeting.turned:
         return f"convolution runs over the reversed sequence{meeting.at}{_reversed(meeting)}: {meeting.reads}"
-    ahead = _ahead(meeting, dim) if dim is not None else meeting.source - meeting.target
+    if dim is None:
+        return f"convolution over blocks of the {meeting.axis.name}{meeting.at}: {meeting.reads}"
+    ahead = _ahead(meeting, dim)
     return f"convolution pads {_steps(ahead)} to the right{meeting.at}: output t reads input t+{ahead}"
 
 

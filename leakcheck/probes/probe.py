@@ -122,10 +122,11 @@ class Prober:
             every=self.parameters <= _LARGE,
         )
 
-    def probe(self, configuration: Configuration, only: Batch | None = None) -> Probed:
+    def probe(self, configuration: Configuration, only: Batch | None = None, *, alone: bool = False) -> Probed:
         """Measure, decide, and put the controls to the harness.
 
-        With `only`, a batch in which float64 saw something move, in place of all cuts of all draws.
+        With `only`, a batch in which float64 saw something move, in place of all cuts of all draws. With `alone`, row
+        by row, as where the code that runs depends on the values in a batch.
 
         Raises:
             SubjectCrash: the forward raised or returned NaN.
@@ -135,7 +136,7 @@ class Prober:
         with running.configured(self.model, configuration):
             try:
                 measured = [measure.measure(self.model, self.plan, batch, configuration) for batch in work]
-                independent = self._independent(measured[0], work[0], configuration)
+                independent = not alone and self._independent(measured[0], work[0], configuration)
             except SubjectCrash:
                 if configuration.mode != "eval":
                     raise

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import MixtralForCausalLM
 
 from leakcheck.auditing import leaks
 from leakcheck.auditing.examine import Examined, Examiner
@@ -34,6 +35,10 @@ def largest_leak(leak: Leak, seq: int, *, leaky: bool) -> float:
     """The largest move of a position by a later token that it may not see, by brute force."""
     subject = leak.subject_of(leak.build(leaky=leaky), seq)
     assert not isinstance(subject.model, Adapter)
+    if leak.configuration.attention != "default":
+        subject.model.set_attn_implementation(leak.configuration.attention)
+    if isinstance(subject.model, MixtralForCausalLM):
+        subject.model.set_experts_implementation("eager")  # the fused kernel has no float64
     train = leak.configuration.mode != "eval"
     moved = oracle.moves(subject.model, seq=seq, vocab_size=subject.vocab_size, train=train)  # [cut, position]
     latest = torch.tensor(leak.configuration.contract.latest(seq))

@@ -21,6 +21,12 @@ def like_the_view(x: Operand, *args: Any, context: Context, **named: Any) -> Lab
     return [x.labels.view(lambda t, i=i: view(t, *args, **named)[i]) for i in range(len(context.result))]  # type: ignore[misc]
 
 
+@rule("aten::as_strided_", rowwise=True, soft=True)
+def strided(x: Operand, *_: Any, context: Context, **__: Any) -> Labels:
+    """x becomes another view of its own storage."""
+    return x.shown(context.result)
+
+
 @rule("aten::view_as_complex_copy")
 def as_complex(x: Operand) -> Labels:
     """Real and imaginary part, side by side in the last dimension, make one element."""

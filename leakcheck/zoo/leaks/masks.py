@@ -8,7 +8,7 @@ from leakcheck.zoo.parts import Attention
 from leakcheck.zoo.registry import leak
 
 
-@leak(learned_from="https://github.com/huggingface/transformers/issues/38368")
+@leak(learned_from="https://github.com/huggingface/transformers/pull/48769")
 class EagerUnmasked(Attention):
     """The kernel masks only by the mask that it is given, and it is given none."""
 
@@ -25,7 +25,7 @@ class EagerUnmasked(Attention):
         return self.merge(mixed)
 
 
-@leak(learned_from="https://github.com/pytorch/pytorch/issues/96099")
+@leak(learned_from="https://github.com/rasbt/LLMs-from-scratch/issues/1061")
 class FusedInverted(Attention):
     """A boolean mask that says what to block, given to a kernel that reads it as what to see."""
 

@@ -182,6 +182,7 @@ MOVING = [
     sound(sample("aten::segment_reduce", finite(5, 2), "max", lengths=torch.tensor([2, 0, 3]))),
     sample("aten::_pack_padded_sequence", x(4, 2, 2), torch.tensor([4, 2]), False),
     sample("aten::transpose_", x(2, 3), 0, 1),
+    sample("aten::as_strided_", x(2, 3), (3, 2), (1, 3)),
     sample("aten::select_copy.int", x(2, 3), 1, -1),
     sample("aten::slice_copy.Tensor", x(2, 5), 1, 1, 5, 2),
     sample("aten::split_copy.Tensor", x(2, 5), 2, 1),

@@ -45,6 +45,7 @@ def test_view_as_real_copy():
 
 def test_reshaping_in_place():
     check(lambda x: x.transpose_(0, 2) * 1, tokens(2, 3, 4))
+    check(lambda x: x.as_strided_((3, 2), (1, 4), 5) * 1, tokens(2, 3, 4))
     check(lambda x: x.clone().swapaxes_(0, 1), tokens(2, 3))
     check(lambda x: x.clone().t_(), tokens(2, 3))
     check(lambda x: x.clone().unsqueeze_(1).squeeze_(1), tokens(2, 3))
