@@ -177,6 +177,20 @@ def test_batch_statistics_in_train_mode_alone() -> None:
     assert judged(model, "batch", accepted).verdict is Verdict.PROVEN
 
 
+def test_without_a_planted_leak_that_was_seen_nothing_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Question, "leak", lambda self, order: None)
+    outcome = judged(models.llama(), "batch")
+    assert outcome.answers[0].proven
+    assert outcome.verdict is Verdict.OPEN
+
+
+def test_a_sequence_too_short_for_chunks_is_still_compared() -> None:
+    outcome = judged(models.llama(), "cache", seq=5)
+    assert [answer.question.code for answer in outcome.answers] == [codes.CACHE_DISAGREES] * 2
+    assert outcome.verdict is Verdict.OPEN
+    assert outcome.pairs
+
+
 def test_what_float64_takes_for_rounding_is_none() -> None:
     """A sum over rows and one of the same taken away: it moves in float32, by rounding alone."""
     outcome = judged(llama_with(lambda y: (y + 300 * y.sum(0, keepdim=True)) - 300 * y.sum(0, keepdim=True)), "batch")

@@ -124,5 +124,7 @@ def _verdict(question: Question, found: Moved, flow: Followed, controls: Sequenc
         return Verdict.SUSPECT if found.unconfirmed else Verdict.LEAK
     if flow.violations:
         return Verdict.SUSPECT
-    proven = flow.proven and question.same_as is None and all(control.caught for control in controls)
+    planted = {control.expected for control in controls}
+    trusted = {"delta", "violation"} <= planted and all(control.caught for control in controls)
+    proven = flow.proven and question.same_as is None and trusted
     return Verdict.PROVEN if proven else Verdict.OPEN

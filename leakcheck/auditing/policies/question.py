@@ -55,7 +55,9 @@ class Question:
 
     @property
     def pairs(self) -> int:
-        """How many pairs of an input that was changed and an output that may not see it there are."""
+        """How many pairs of an input that is changed and an output that may not see it there are; or outputs compared."""
+        if not self.groups:
+            return int(self.valid.sum())
         return sum(int(change.inputs.sum()) * int(change.blind.sum()) for change in self.changes)
 
     def _blind(self, inputs: Tensor) -> Tensor:
