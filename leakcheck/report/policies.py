@@ -1,12 +1,12 @@
 """What a report says where other policies than the contract were asked for: what was established of each, and where."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from leakcheck.findings import ConfigurationResult, Verdict, worst
 from leakcheck.report.layout import Row, Section, Table
 from leakcheck.report.words import counted, magnitude, number, verdict
 
-# What a policy keeps apart: said of a leak; with "no", or "may", of the other verdicts.
+# What is said of a leak, and of its absence.
 _REACHES = {
     "batch": ("a row of the batch reaches another", "no row of the batch reaches another"),
     "document": ("packed documents reach each other", "no packed document reaches another"),
@@ -68,14 +68,15 @@ def evidence(configurations: Sequence[ConfigurationResult]) -> str:
     return "; ".join(told)
 
 
-def policy_section(configurations: Sequence[ConfigurationResult]) -> Section:
+def policy_section(configurations: Sequence[ConfigurationResult], of_time: Callable[[Verdict], str]) -> Section:
+    """One row for each policy; `of_time` says what a verdict of the contract says."""
     rows = []
     for name, found in by_policy(configurations).items():
         of = worst(each for _, each in found)
         same = sum(each is of for _, each in found)
         moved = max((_moved(c, name) for c, _ in found), key=magnitude, default=None)
         where = f"{same} of {counted(len(found), 'configuration')}" if found else "-"
-        said = established(name, of) if name in _REACHES else "see Configurations"
+        said = established(name, of) if name in _REACHES else of_time(of)
         rows.append(Row((name, verdict(of), where, number(moved), said)))
     lines = ("What was asked beside, or in place of, the question about time. Number: how far an output moved.",)
     return Section("Policies", lines, Table(("policy", "verdict", "where", "moved", "established"), tuple(rows)))

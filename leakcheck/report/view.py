@@ -1,6 +1,7 @@
 """What a report says, section by section and in this order; how it looks is each renderer's own matter."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePath
 
 from leakcheck.codes import CONTROL_FLOW, NO_RULE, OPAQUE, SOFT_MASK
@@ -96,7 +97,9 @@ def sections(result: AuditResult) -> list[Section]:
     return [
         section
         for section in (
-            policy_section(result.configurations) if asked_beside(result.configurations) else None,
+            policy_section(result.configurations, partial(_of_time, result))
+            if asked_beside(result.configurations)
+            else None,
             configuration_section(result.configurations) if result.configurations else None,
             _checkpoints(result) if checkpoints else None,
             statistics_section(result.statistics) if result.statistics else None,
@@ -137,17 +140,21 @@ def _established(result: AuditResult) -> str:
         return "the harness missed a known answer"
     if asked_beside(result.configurations):
         named = worst_policies(result.configurations, result.verdict)
-        told = [established(p, result.verdict) if p != result.subject.contract else _of_time(result) for p in named]
+        told = [
+            _of_time(result, result.verdict) if p == result.subject.contract else established(p, result.verdict)
+            for p in named
+        ]
         return "; ".join(told) or _ESTABLISHED[Verdict.NOT_APPLICABLE]
-    return _of_time(result)
+    return _of_time(result, result.verdict)
 
 
-def _of_time(result: AuditResult) -> str:
+def _of_time(result: AuditResult, of: Verdict) -> str:
+    """What a verdict of the contract says."""
     if result.subject.contract == BIDIRECTIONAL:
-        return _SEEN[result.verdict]
+        return _SEEN[of]
     if result.subject.contract != CAUSAL:
-        return _KEPT[result.verdict].format(contract=result.subject.contract)
-    return _ESTABLISHED[result.verdict]
+        return _KEPT[of].format(contract=result.subject.contract)
+    return _ESTABLISHED[of]
 
 
 def _evidence(result: AuditResult) -> str:

@@ -55,7 +55,7 @@ class Question:
 
     @property
     def pairs(self) -> int:
-        """How many pairs of an input that is changed and an output that may not see it there are; or outputs compared."""
+        """How many pairs of a changed input and an output that may not see it there are; or outputs compared."""
         if not self.groups:
             return int(self.valid.sum())
         return sum(int(change.inputs.sum()) * int(change.blind.sum()) for change in self.changes)
