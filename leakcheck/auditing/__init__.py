@@ -89,7 +89,8 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
     )
     plan = examiner.plan
 
-    done, steps = 0, len(configurations) + method1_v3.steps(subject, plan, configurations)
+    of_time = str(CAUSAL) in settings.policies
+    done, steps = 0, len(configurations) + (method1_v3.steps(subject, plan, configurations) if of_time else 0)
 
     def step(what: str) -> None:
         nonlocal done
@@ -104,7 +105,7 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
     for configuration in configurations:
         step(configuration.id)
         try:
-            if str(CAUSAL) in settings.policies:
+            if of_time:
                 examined.append(examiner.examine(configuration))
             policed.append(examiner.police(configuration, siblings))
         except SubjectCrash as error:
@@ -113,7 +114,10 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
     verdict = worst(result.verdict for result in results)
     if crashed and verdict is not Verdict.LEAK:  # a crash must not hide a leak, nor look like a pass
         raise crashed[0].error
-    if not examined and verdict is Verdict.NOT_APPLICABLE:
+    told = [outcome for p in policed for outcome in p.outcomes if outcome.verdict is not Verdict.NOT_APPLICABLE]
+    if told and not examined and all(outcome.crash for outcome in told):
+        raise SubjectCrash(told[0].crash)
+    if not examined and not told:
         needed = "; ".join(f"{name} needs {POLICIES[name].needs}" for name in siblings)
         raise NothingChecked(f"nothing to check in {subject.spec}: {needed}")
     examined = numbered(examined)

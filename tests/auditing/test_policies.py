@@ -15,7 +15,7 @@ from leakcheck.auditing.policies.question import Order, Question
 from leakcheck.auditing.policies.telling import told
 from leakcheck.checkpoints import plan_for
 from leakcheck.config import Configuration
-from leakcheck.errors import NothingChecked, UsageError
+from leakcheck.errors import NothingChecked, SubjectCrash, UsageError
 from leakcheck.findings import Verdict
 from leakcheck.probes.groups import Mix
 from leakcheck.probes.probe import Prober
@@ -351,6 +351,11 @@ def test_a_cache_that_cannot_be_decoded_onto_is_said_and_no_pass() -> None:
     outcome = judged(Forgetful(), "cache")
     assert outcome.verdict is Verdict.OPEN
     assert "returned no past_key_values" in outcome.crash
+    with pytest.raises(SubjectCrash, match="returned no past_key_values"):
+        audit(Forgetful(), Settings(policies=("cache",)))
+    beside = audit(Forgetful(), Settings(policies=("cache", "batch")))
+    assert beside.verdict is Verdict.OPEN
+    assert [(f.code, f.policy) for f in beside.findings] == [("LC904", "cache")]
 
 
 # --- correct models ---------------------------------------------------------------------------------------------------
