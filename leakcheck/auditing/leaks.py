@@ -9,11 +9,12 @@ from leakcheck.auditing.context import Context, Crashed, at
 from leakcheck.auditing.examine import Examined
 from leakcheck.auditing.policies import Policed
 from leakcheck.auditing.policies.telling import told
+from leakcheck.auditing.proof import Proof
 from leakcheck.auditing.verdicts import contradicted, unseeing
 from leakcheck.checkpoints import source
 from leakcheck.config import Settings
 from leakcheck.findings import Checkpoint, Finding, Location, Verdict
-from leakcheck.flow.reports import Hole, Place
+from leakcheck.flow.reports import Place
 from leakcheck.lineage.passing import Passed
 from leakcheck.subjects.subject import Subject
 
@@ -157,23 +158,28 @@ def _leaks(examined: Examined, context: Context) -> list[Finding]:
     first_told = next(number for number, finding in enumerate(found) if finding.code not in _LOST)
     if examined.blame is None:
         first = standard or recompute
-        within = _passed(examined, first).inside if first else None
-        found[first_told] = _unexplained(found[first_told], within, examined.proof.holes)
+        leaking = _passed(examined, first).inside if first else None
+        found[first_told] = _unexplained(found[first_told], leaking, examined.proof)
+    elif examined.blame.place:  # where it should have been applied
+        unused = [number for number, finding in enumerate(found) if finding.code == codes.MASK_UNUSED.id]
+        for number in unused:
+            found[number] = replace(found[number], **at(examined.blame.place), module=examined.blame.module)
     found[first_told] = context.explained(found[first_told], examined.blame)
     return found
 
 
-def _unexplained(finding: Finding, inside: Location | None, holes: Sequence[Hole]) -> Finding:
-    """Where flow sees no violation: with the line where its proof ends, in the function that lets the future in."""
-    places: dict[Place, Hole] = {}
-    for hole in holes:
-        if hole.place and (inside is None or _lies_in(hole.place, inside)):
-            places.setdefault(hole.place, hole)
+def _unexplained(finding: Finding, inside: Location | None, proof: Proof) -> Finding:
+    """Where flow sees no violation: with the line that its proof ends at or rests on, in the function that leaks."""
+    places: dict[Place, str] = {}
+    limits = [(hole.place, f"flow is blind behind {hole.op}: {hole.carries}") for hole in proof.holes]
+    limits += [(mask.place, f"a mask of {mask.value:.3g}, which scores cross") for mask in proof.soft_masks]
+    for place, limit in limits:
+        if place and (inside is None or _lies_in(place, inside)):
+            places.setdefault(place, limit)
     if not places or (inside is None and len(places) > 1):
         return finding
-    place, hole = next(iter(places.items()))
-    message = f"{finding.message}. Flow is blind behind line {place.line}, {hole.op}: {hole.carries}"
-    return replace(finding, message=message, **at(place))
+    place, limit = next(iter(places.items()))
+    return replace(finding, message=f"{finding.message}. Line {place.line}: {limit}", **at(place))
 
 
 def _lies_in(place: Place, location: Location) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 VOCAB, HIDDEN, HEADS = 17, 12, 3
+LENGTH = 11  # that is audited, if it shows it: unlike every size of every small model, so that axes are told apart
 
 
 class Mixer(nn.Module):
@@ -41,7 +42,7 @@ class Model(nn.Module):
         x = self.embed(input_ids)  # [batch, seq, hidden]
         x = x + self.mixer(x)
         x = x + self.ff(x)
-        return self.head(x)
+        return self.head(x)  # output
 
 
 class Attention(Mixer):

@@ -20,10 +20,9 @@ from leakcheck.subjects import architectures
 from leakcheck.subjects.inputs import Inputs
 from leakcheck.subjects.load import prepared
 from leakcheck.subjects.subject import Subject
-from leakcheck.zoo.parts import Mixer, Model
+from leakcheck.zoo.parts import LENGTH, Mixer, Model
 
 DETECTORS = ("flow", "perturbation", "gradient")
-_LENGTH = 11  # unlike every size of every small model here, so that axes are told apart
 _SEED = 0
 _AS_GIVEN = Configuration("default", "none", "eval")
 
@@ -67,7 +66,7 @@ class Leak:
 
     def subject(self, *, leaky: bool) -> Subject:
         """Ready to be examined, at a length that shows it."""
-        return self.subject_of(self.build(leaky=leaky), max(self.shortest, _LENGTH))
+        return self.subject_of(self.build(leaky=leaky), max(self.shortest, LENGTH))
 
     def subject_of(self, model: nn.Module, seq_len: int) -> Subject:
         return prepared(self.name, model, self.weights, seq_len=seq_len, inputs=self.inputs)
@@ -100,7 +99,7 @@ class Control:
     proven: bool = True
     contract: Contract = CAUSAL
     policies: tuple[str, ...] = ("causal",)
-    seq_len: int = _LENGTH
+    seq_len: int = LENGTH
     weights: str = "random"
     inputs: Inputs | None = None
 
@@ -213,7 +212,7 @@ def control(
     proven: bool = True,
     contract: Contract = CAUSAL,
     policies: Iterable[str] = ("causal",),
-    seq_len: int = _LENGTH,
+    seq_len: int = LENGTH,
     weights: str = "random",
     inputs: Inputs | None = None,
 ) -> Callable[[Maker], Maker]:

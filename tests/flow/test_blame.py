@@ -1,6 +1,7 @@
 """Blame on planted leaks: the sentence, the line, the module and the way from the token to the output."""
 
 import functools
+import inspect
 import re
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from leakcheck.flow import Blame, Violation, blame, sentences, trace
 from leakcheck.flow.rows import Axis, Layout
 from leakcheck.flow.storage import Mirror
 from leakcheck.subjects.load import load
-from tests.flow import leaky_models
-from tests.flow.leaky_models import HIDDEN, LEAKS, SEQ, VOCAB, Model, line_of
+from leakcheck.zoo import LEAKS, registry
+from leakcheck.zoo.leaks.convolution import SamePadding
+from leakcheck.zoo.leaks.masks import EagerUnmasked
+from leakcheck.zoo.leaks.norms import MeanPooled
+from leakcheck.zoo.leaks.shifts import Rolled
+from leakcheck.zoo.parts import HIDDEN, VOCAB, Attention, Model
+from leakcheck.zoo.parts import LENGTH as SEQ
 
 # What is said of each leak, for its first violation; {leak}, {caller} and {reversed} are the marked lines.
 SENTENCES = {
@@ -85,12 +91,22 @@ MODULES = {name: "mixer.conv" for name in ("Convolution", "CutConvolution", "Sam
     "GroupNorm": "mixer.norm",
     "BackwardLSTM": "mixer.lstm",
 }
-FILE = leaky_models.__file__
+PARTS = inspect.getfile(Model)
+
+
+def line_of(name: str, marker: str = "leak") -> int:
+    """The line of a leak that ends in a comment of this word."""
+    ((_, line),) = registry.marked(LEAKS[name].make, marker)
+    return line
+
+
+def file_of(name: str) -> str:
+    return inspect.getfile(LEAKS[name].make)
 
 
 def built(name: str, leaky: bool) -> nn.Module:
     torch.manual_seed(0)
-    model = LEAKS[name](leaky)
+    model = registry.whole(LEAKS[name].make(leaky))
     return model if name == "BatchNorm" else model.eval()
 
 
@@ -107,26 +123,26 @@ def told(name: str) -> tuple[Blame, Violation]:
 
 
 def short(name: str, marker: str) -> str:
-    return f"{Path(FILE).name}:{line_of(name, marker)}"
+    return f"{Path(file_of(name)).name}:{line_of(name, marker)}"
 
 
-@pytest.mark.parametrize("name", LEAKS)
+@pytest.mark.parametrize("name", SENTENCES)
 def test_twin_is_proven(name: str) -> None:
     assert trace(built(name, False), tokens()).proven
 
 
-@pytest.mark.parametrize("name", LEAKS)
+@pytest.mark.parametrize("name", SENTENCES)
 def test_sentence(name: str) -> None:
     found, _ = told(name)
     marks = {m: short(name, m) for m in ("leak", "caller", "reversed") if f"{{{m}}}" in SENTENCES[name]}
     assert found.sentence == SENTENCES[name].format(seq=SEQ, **marks)
 
 
-@pytest.mark.parametrize("name", LEAKS)
+@pytest.mark.parametrize("name", SENTENCES)
 def test_place_module_and_chain(name: str) -> None:
     found, violation = told(name)
     assert found.place is not None
-    assert (found.place.file, found.place.line) == (FILE, line_of(name))
+    assert (found.place.file, found.place.line) == (file_of(name), line_of(name))
     assert found.module == MODULES.get(name, "mixer")
     assert (found.source, found.position) == (violation.source, violation.position)
 
@@ -140,7 +156,7 @@ def test_place_module_and_chain(name: str) -> None:
     assert [link for link in found.chain if (link.op, link.place, link.module) == (found.op, found.place, found.module)]
 
 
-@pytest.mark.parametrize("name", LEAKS)
+@pytest.mark.parametrize("name", SENTENCES)
 def test_every_violation_of_a_leak_leads_to_its_line(name: str) -> None:
     model, ids = built(name, True), tokens(batch=2)
     for violation in trace(model, ids).violations[::3]:
@@ -151,12 +167,12 @@ def test_every_violation_of_a_leak_leads_to_its_line(name: str) -> None:
         assert (said.source, said.position) == (violation.source, violation.position)
 
 
-@pytest.mark.parametrize("name", LEAKS)
+@pytest.mark.parametrize("name", SENTENCES)
 def test_causal_ops_on_the_way_are_not_to_blame(name: str) -> None:
     """The causal twin before a leak, and after it."""
     torch.manual_seed(0)
-    twin = LEAKS[name](False).eval().mixer
-    for order in ((twin, leaky_models.MeanPooled(True)), (leaky_models.MeanPooled(True), twin)):
+    twin = LEAKS[name].make(False).eval()
+    for order in ((twin, MeanPooled(True)), (MeanPooled(True), twin)):
         model = Model(nn.Sequential(*order)).eval()
         for violation in trace(model, tokens()).violations[::4]:
             found = blame(model, tokens(), violation)
@@ -189,7 +205,7 @@ class DelayByConvolution(nn.Module):
 def test_what_only_delays_is_not_to_blame(delay: type[nn.Module]) -> None:
     """The way goes to a later position first, and then to an earlier one."""
     torch.manual_seed(0)
-    model = Model(nn.Sequential(delay(), leaky_models.Rolled(True))).eval()
+    model = Model(nn.Sequential(delay(), Rolled(True))).eval()
     violation = Violation(0, 4, 6)
     assert violation in trace(model, tokens()).violations
     found = blame(model, tokens(), violation)
@@ -209,7 +225,7 @@ def test_first_of_several_leaks() -> None:
             return self.mixer(x) + x
 
     torch.manual_seed(0)
-    layers = nn.Sequential(*(Added(leaky_models.EagerUnmasked(True)) for _ in range(3)))
+    layers = nn.Sequential(*(Added(EagerUnmasked(True)) for _ in range(3)))
     model = Model(layers).eval()
     found = blame(model, tokens(), trace(model, tokens()).violations[2])
     assert found.module == "mixer.0.mixer"
@@ -218,14 +234,14 @@ def test_first_of_several_leaks() -> None:
 def test_shortest_of_several_ways() -> None:
     """Position 0 sees the last one through the attention alone; what the convolution does to others matters less."""
     torch.manual_seed(0)
-    model = Model(nn.Sequential(leaky_models.SamePadding(True), leaky_models.EagerUnmasked(True))).eval()
+    model = Model(nn.Sequential(SamePadding(True), EagerUnmasked(True))).eval()
     found = blame(model, tokens(), trace(model, tokens()).violations[0])
     assert found.place is not None
     assert found.place.line == line_of("EagerUnmasked")
 
 
 def _output_line() -> int:
-    lines = Path(FILE).read_text().splitlines()
+    lines = Path(PARTS).read_text().splitlines()
     (number,) = [n for n, line in enumerate(lines, 1) if line.endswith("# output")]
     return number
 
@@ -245,7 +261,7 @@ def test_every_mechanism_has_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, function in list(sentences.MECHANISMS.items()):
         monkeypatch.setitem(sentences.MECHANISMS, name, listening(name, function))
     told.cache_clear()
-    for name in LEAKS:
+    for name in SENTENCES:
         told(name)
     assert spoke == set(sentences.MECHANISMS)
 
@@ -337,7 +353,7 @@ def test_batch_as_large_as_the_sequence() -> None:
 
 
 def test_only_calls_inside_the_model_are_named() -> None:
-    class Bare(leaky_models.Attention):
+    class Bare(Attention):
         def forward(self, x: Tensor) -> Tensor:
             return self.merge(nn.functional.scaled_dot_product_attention(*self.split(x)))
 
@@ -379,7 +395,7 @@ def test_labels_along_the_batch() -> None:
 def test_length_that_is_also_another_size() -> None:
     """The replay is longer then, so that positions can be told from features; the violation is the same."""
     torch.manual_seed(0)
-    model = Model(leaky_models.MeanPooled(True)).eval()
+    model = Model(MeanPooled(True)).eval()
     ids = tokens(seq=HIDDEN)
     for violation in trace(model, ids).violations:
         found = blame(model, ids, violation)

@@ -65,7 +65,9 @@ class SinksAndWindow(Attention):
         return self.merge((q @ k.mT).masked_fill(~seen, -torch.inf).softmax(-1) @ v)
 
 
-@control(learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt_oss/modeling_gpt_oss.py")
+@control(
+    learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt_oss/modeling_gpt_oss.py"
+)
 class LearnedSink(Attention):
     """A learned score joins each row before the softmax and is dropped after it: rows do not sum to one."""
 
@@ -153,7 +155,9 @@ class ExponentialsMasked(Attention):
         return self.merge(weights @ v / weights.sum(-1, keepdim=True))
 
 
-@control(learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/bloom/modeling_bloom.py")
+@control(
+    learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/bloom/modeling_bloom.py"
+)
 class ScoresTransposed(Attention):
     """Scores are `[key, query]`: the softmax is over the axis before the last, and the mask is an upper triangle."""
 

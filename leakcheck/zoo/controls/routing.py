@@ -33,7 +33,9 @@ class MaskedLoop(Experts):
         return made * weight[..., None]
 
 
-@control(learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/mixtral/modeling_mixtral.py")
+@control(
+    learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/mixtral/modeling_mixtral.py"
+)
 class GatheredByExpert(Experts):
     """The tokens of an expert are picked out by index, worked on together, and added back."""
 

@@ -180,3 +180,25 @@ def behind_a_gate_of_zero(model: nn.Module, leaky: bool) -> nn.Module:
 
     layer.register_forward_hook(read)
     return model
+
+
+@mutator(
+    hosts=("llama", "mistral"),
+    mode="train+checkpointing",
+    learned_from="https://arxiv.org/abs/1604.06174",
+)
+def only_when_recomputed(model: nn.Module, leaky: bool) -> nn.Module:
+    """Under gradient checkpointing a layer takes another path, which reads ahead."""
+    layer = layers_of(model)[-1]
+    if not hasattr(layer, "gradient_checkpointing"):
+        raise Inapplicable(f"{type(model).__name__} has no gradient checkpointing")
+
+    def read(module: nn.Module, args: tuple, output: Tensor | tuple) -> Tensor | tuple:
+        if not (module.gradient_checkpointing and module.training):
+            return output
+        x = output[0] if isinstance(output, tuple) else output
+        x = x + F.pad(x, (0, 0, -1, 1) if leaky else (0, 0, 1, -1))  # leak
+        return (x, *output[1:]) if isinstance(output, tuple) else x
+
+    layer.register_forward_hook(read)
+    return model
