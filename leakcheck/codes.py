@@ -69,6 +69,31 @@ MASK_UNUSED = _register(
     "a mask was made and never met scores",
     "hand the mask on to the kernel, or apply it where the scores are made",
 )
+PADDING_DEPENDENCE = _register(
+    "LC204",
+    "what stands in the padding reaches a valid position",
+    "hand the attention mask on to every kernel, pooling and norm that looks across positions",
+)
+DOCUMENT_DEPENDENCE = _register(
+    "LC205",
+    "packed documents reach each other",
+    "let the mask of every layer block other documents, and reset convolutions and states at each border",
+)
+CACHE_DISAGREES = _register(
+    "LC301",
+    "decoding with a cache gives another output than the full forward",
+    "compare masks, positions and states of both at the first position that differs; a cache of every layer goes on",
+)
+CACHE_SHOWS_FUTURE = _register(
+    "LC302",
+    "with a cache a position depends on a future token, in the full forward it does not",
+    "let the mask of a chunk that is decoded onto a cache begin where the cache ends",
+)
+ROW_DEPENDENCE = _register(
+    "LC401",
+    "a row of the batch depends on another row",
+    "compute statistics, capacities and scales for each row by itself, or say so with --accept-batch",
+)
 RECOMPUTE_LEAK = _register(
     "LC501",
     "the recompute path lets the future in",

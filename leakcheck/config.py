@@ -99,6 +99,7 @@ class Settings:
     seq_len: int | None = None
     seed: int = 0
     strict: bool = False
+    policies: tuple[str, ...] = (str(CAUSAL),)  # "causal" stands for the contract; "all" for every policy there is
     contract: Contract = CAUSAL
     accept_batch: tuple[str, ...] = ()  # names or classes of modules, see `Configuration.accepted`
     inputs: tuple[str, ...] = ()  # NAME=DESCRIPTION, see `subjects.inputs`

@@ -130,6 +130,7 @@ class ConfigurationResult:
     padded_queries: int
     padded_queries_moved: int
     horizon: int | None = None  # of the logits; as a checkpoint's
+    policy_deltas: dict[str, float | None] = field(default_factory=dict)  # beside the contract's, which is output_delta
 
 
 @dataclass(frozen=True)

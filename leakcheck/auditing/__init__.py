@@ -14,12 +14,24 @@ from torch import nn
 
 from leakcheck import __version__
 from leakcheck.auditing import leaks, method1_v3
+from leakcheck.auditing.context import Crashed
 from leakcheck.auditing.examine import Examined, Examiner
 from leakcheck.auditing.matrix import default_configuration, matrix
 from leakcheck.auditing.numbering import numbered
+from leakcheck.auditing.policies import POLICIES, Policed, asked_for
 from leakcheck.config import CAUSAL, Settings
-from leakcheck.errors import SubjectCrash, UsageError
-from leakcheck.findings import SCHEMA_VERSION, AuditResult, Control, FullSize, SubjectInfo, Tool, Verdict, worst
+from leakcheck.errors import NothingChecked, SubjectCrash, UsageError
+from leakcheck.findings import (
+    SCHEMA_VERSION,
+    AuditResult,
+    ConfigurationResult,
+    Control,
+    FullSize,
+    SubjectInfo,
+    Tool,
+    Verdict,
+    worst,
+)
 from leakcheck.subjects import state
 from leakcheck.subjects.function import Function, class_name
 from leakcheck.subjects.inputs import Inputs, declared
@@ -45,9 +57,10 @@ def audit(
     Raises:
         UsageError: the SPEC cannot be loaded, it is not known what the model reads, or an option does not fit it.
         SubjectCrash: the subject's forward raised or returned NaN.
-        NothingChecked: there is no pair of positions to compare.
+        NothingChecked: there is no pair of positions to compare, or no policy that was asked for applies.
     """
     settings = settings or Settings()
+    settings = replace(settings, policies=asked_for(settings.policies))
     inputs = inputs or declared(settings.inputs, settings.outputs)
     length: dict[str, Any] = {"seq_len": settings.seq_len, "at_least": settings.contract.shortest}
     if isinstance(subject, str):
@@ -76,7 +89,8 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
     )
     plan = examiner.plan
 
-    done, steps = 0, len(configurations) + method1_v3.steps(subject, plan, configurations)
+    of_time = str(CAUSAL) in settings.policies
+    done, steps = 0, len(configurations) + (method1_v3.steps(subject, plan, configurations) if of_time else 0)
 
     def step(what: str) -> None:
         nonlocal done
@@ -84,19 +98,31 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
             progress(done, steps, what)
         done += 1
 
-    examined, crashed = [], []
+    examined: list[Examined] = []
+    policed: list[Policed] = []
+    crashed: list[Crashed] = []
+    siblings = [name for name in settings.policies if name in POLICIES]
     for configuration in configurations:
         step(configuration.id)
         try:
-            examined.append(examiner.examine(configuration))
+            if of_time:
+                examined.append(examiner.examine(configuration))
+            policed.append(examiner.police(configuration, siblings))
         except SubjectCrash as error:
-            crashed.append(leaks.Crashed(configuration, error))
-    verdict = worst(e.result.verdict for e in examined)
+            crashed.append(Crashed(configuration, error))
+    results = _results(examined, policed)
+    verdict = worst(result.verdict for result in results)
     if crashed and verdict is not Verdict.LEAK:  # a crash must not hide a leak, nor look like a pass
         raise crashed[0].error
+    told = [outcome for p in policed for outcome in p.outcomes if outcome.verdict is not Verdict.NOT_APPLICABLE]
+    if told and not examined and all(outcome.crash for outcome in told):
+        raise SubjectCrash(told[0].crash)
+    if not examined and not told:
+        needed = "; ".join(f"{name} needs {POLICIES[name].needs}" for name in siblings)
+        raise NothingChecked(f"nothing to check in {subject.spec}: {needed}")
     examined = numbered(examined)
     judgement = method1_v3.Judgement()
-    if settings.contract == CAUSAL:  # what the trace's claims are about
+    if examined and settings.contract == CAUSAL:  # what the trace's claims are about
         judgement = method1_v3.judge(subject, plan, examined, default, seed=settings.seed, step=step)
 
     return AuditResult(
@@ -116,15 +142,15 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
             full_size=_full_size(subject.full),
         ),
         verdict=verdict,
-        configurations=tuple(e.result for e in examined),
+        configurations=results,
         checkpoints=tuple(c for e in examined for c in e.checkpoints),
         statistics=judgement.statistics,
         safety_checks=judgement.safety_checks,
         ablation=judgement.ablation,
         fidelity=judgement.fidelity,
         conclusions=judgement.conclusions,
-        findings=leaks.findings(subject, examined, settings, crashed),
-        controls=_controls(examined),
+        findings=leaks.findings(subject, examined, settings, crashed, policed),
+        controls=_controls(examined, policed),
         environment={
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -146,11 +172,18 @@ def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _controls(examined: Sequence[Examined]) -> tuple[Control, ...]:
+def _results(examined: Sequence[Examined], policed: Sequence[Policed]) -> tuple[ConfigurationResult, ...]:
+    """One for each configuration that was not cut short, with the verdicts of all policies."""
+    own = {e.configuration: e.result for e in examined}
+    return tuple(p.beside(own.get(p.configuration)) for p in policed)
+
+
+def _controls(examined: Sequence[Examined], policed: Sequence[Policed]) -> tuple[Control, ...]:
     """Each control once: caught only if it was caught in every configuration."""
     caught: dict[tuple[str, str], bool] = {}
-    for e in examined:
-        for control in (*e.probed.controls, *e.proof.controls):
-            key = (control.name, control.expected)
-            caught[key] = caught.get(key, True) and control.caught
+    put = [control for e in examined for control in (*e.probed.controls, *e.proof.controls)]
+    put += [control for p in policed for outcome in p.outcomes for control in outcome.controls]
+    for control in put:
+        key = (control.name, control.expected)
+        caught[key] = caught.get(key, True) and control.caught
     return tuple(Control(name, expected, ok) for (name, expected), ok in caught.items())

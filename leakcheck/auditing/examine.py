@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from leakcheck.auditing.policies import POLICIES, Judge, Policed
 from leakcheck.auditing.proof import Proof, Prover, furthest
 from leakcheck.auditing.verdicts import configuration_verdict, stage_verdicts
 from leakcheck.checkpoints import plan_for
@@ -57,9 +58,11 @@ class Examiner:
         self.prober = Prober(model, plan_for, seq=seq, vocab_size=vocab_size, seed=seed)
         self.model, self.plan = model, self.prober.plan
         self.prover = self.of_copy = Prover(self.prober)
+        self.judge = Judge(self.prober)
         if full is not None:
             at_full_size = Prober(full.model, plan_for, seq=full.seq_len, vocab_size=full.vocab_size, seed=seed)
             self.prover = Prover(at_full_size, self.of_copy)
+            self.judge = Judge(self.prober, at_full_size)
 
     def examine(self, configuration: Configuration) -> Examined:
         """Raises SubjectCrash and NothingChecked as `Prober.probe` does."""
@@ -114,6 +117,10 @@ class Examiner:
         )
         # The readings hold the tensors of a whole forward, which nothing after this needs.
         return Examined(configuration, replace(probed, readings=()), proof, story, note, lineage, result, checkpoints)
+
+    def police(self, configuration: Configuration, names: Sequence[str]) -> Policed:
+        """What becomes of the policies of these names."""
+        return Policed(configuration, tuple(self.judge.judge(POLICIES[name], configuration) for name in names))
 
     def _in_probed(self, configuration: Configuration, proof: Proof) -> Proof:
         """If the proof has violations, that of the model that is probed: its positions can be aimed at."""

@@ -1,107 +1,42 @@
 """Findings: what leaks, the line that lets it in, the witness, one command to see it again."""
 
-import math
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from leakcheck import codes
+from leakcheck.auditing.context import Context, Crashed, at
 from leakcheck.auditing.examine import Examined
+from leakcheck.auditing.policies import Policed
+from leakcheck.auditing.policies.telling import told
 from leakcheck.auditing.proof import Proof
 from leakcheck.auditing.verdicts import contradicted, unseeing
 from leakcheck.checkpoints import source
-from leakcheck.config import CAUSAL, Configuration, Settings
-from leakcheck.errors import SubjectCrash
-from leakcheck.findings import Checkpoint, Finding, Location, Verdict, WorstCase
-from leakcheck.flow.blame import Blame, Link
-from leakcheck.flow.reports import CONTROL_FLOW, Place
+from leakcheck.config import Settings
+from leakcheck.findings import Checkpoint, Finding, Location, Verdict
+from leakcheck.flow.reports import Place
 from leakcheck.lineage.passing import Passed
 from leakcheck.subjects.subject import Subject
 
 
-@dataclass(frozen=True)
-class Crashed:
-    """A configuration under which the subject does not run, and what it raised."""
-
-    configuration: Configuration
-    error: SubjectCrash
-
-
 def findings(
-    subject: Subject, examined: Sequence[Examined], settings: Settings, crashed: Sequence[Crashed] = ()
+    subject: Subject,
+    examined: Sequence[Examined],
+    settings: Settings,
+    crashed: Sequence[Crashed] = (),
+    policed: Sequence[Policed] = (),
 ) -> tuple[Finding, ...]:
     """The findings of every configuration, the root cause first."""
-    context = _Context(subject, settings)
+    context = Context(subject, settings)
     found = [f for e in examined for f in _of_configuration(e, context)]
+    found += [f for p in policed for f in told(p, context)]
     found += [context.finding(codes.DID_NOT_RUN, Verdict.OPEN, c, str(c.error)) for c in crashed]
     order = list(codes.CODES)
     causes = (codes.MASK_IS_NONE.id, codes.MASK_UNUSED.id, codes.CONTROL_MISSED.id)
     return tuple(sorted(found, key=lambda f: (f.code not in causes, order.index(f.code))))
 
 
-def options(settings: Settings) -> str:
-    """The options of a command line that ask for the same audit, length and backend aside."""
-    contracts = () if settings.contract == CAUSAL else str(settings.contract).split("+")
-    given = [
-        *(("--seed", str(settings.seed)) for _ in range(bool(settings.seed))),
-        *(("--contract", text) for text in contracts),
-        *(("--accept-batch", name) for name in settings.accept_batch),
-        *(("--input", text) for text in settings.inputs),
-        *(("--output", text) for text in settings.outputs),
-    ]
-    return "".join(f" {name} {shlex.quote(value)}" for name, value in given)
-
-
-class _Context:
-    def __init__(self, subject: Subject, settings: Settings):
-        self.spec, self.seq, self.settings = subject.spec, subject.seq_len, settings
-        self.live = subject.live
-        self.no_weights, self.full = settings.no_weights, subject.full
-
-    def finding(
-        self, code: codes.Code, verdict: Verdict, examined: Examined | Crashed, message: str, **where
-    ) -> Finding:
-        attention = examined.configuration.attention
-        seq = self.seq if self.full is None else self.full.seq_len
-        command = f"leakcheck run --model {shlex.quote(self.spec)} --seq-len {seq}"
-        if self.no_weights:
-            command += " --no-weights"
-        if self.settings.trust_remote_code:
-            command += " --trust-remote-code"
-        if attention != "default":
-            command += f" --attn {attention}"
-        command += options(self.settings)
-        if self.live:
-            command = f"leakcheck.audit({self.spec}, Settings(seq_len={self.seq}, seed={self.settings.seed}))"
-        place = {"module": "", "file": "", "line": None, "chain": (), "witness": None, **where}
-        return Finding(
-            code=code.id,
-            verdict=verdict,
-            policy=str(examined.configuration.contract),
-            configuration=examined.configuration.id,
-            message=message,
-            reproduce=command,
-            **place,
-        )
-
-    def witness(self, case: WorstCase | None) -> dict | None:
-        if case is None:
-            return None
-        return {
-            "seq_len": self.seq,
-            "seed": self.settings.seed,
-            "draw": case.draw,
-            "cut": case.cut,
-            "position": case.position,
-            "channel": case.channel,
-            "delta": case.delta,
-            **({"changed": "before the cut"} if case.before else {}),
-            **({} if self.full is None else {"model": "the shrunken copy"}),
-        }
-
-
-def _of_configuration(examined: Examined, context: _Context) -> list[Finding]:
+def _of_configuration(examined: Examined, context: Context) -> list[Finding]:
     probed, proof = examined.probed, examined.proof
     missed = [c for c in (*probed.controls, *proof.controls) if not c.caught]
     found = [context.finding(codes.CONTROL_MISSED, Verdict.OPEN, examined, f"control missed: {c.name}") for c in missed]
@@ -127,10 +62,10 @@ def _of_configuration(examined: Examined, context: _Context) -> list[Finding]:
         found.append(_gradient_only(examined, context))
     else:
         found.extend(_dead(examined, context))
-    return [*found, *_limits(examined, context)]
+    return [*found, *context.limits(examined, proof.holes, proof.soft_masks)]
 
 
-def _unseeing(examined: Examined, context: _Context) -> list[Finding]:
+def _unseeing(examined: Examined, context: Context) -> list[Finding]:
     missing = sorted(unseeing(examined.probed))
     if not missing:
         return []
@@ -142,7 +77,7 @@ def _unseeing(examined: Examined, context: _Context) -> list[Finding]:
     return [context.finding(codes.SEES_NO_LATER, examined.result.verdict, examined, message)]
 
 
-def _contradiction(examined: Examined, context: _Context) -> Finding:
+def _contradiction(examined: Examined, context: Context) -> Finding:
     proved, where = ("proved", "") if context.full is None else ("proved at full size", " of the shrunken copy")
     message = (
         f"flow {proved} {examined.configuration.id}, and a change of future tokens moved a past output{where} by "
@@ -152,7 +87,7 @@ def _contradiction(examined: Examined, context: _Context) -> Finding:
     return context.finding(codes.CONTRADICTION, Verdict.LEAK, examined, message, witness=witness)
 
 
-def _admitted(examined: Examined, context: _Context) -> Finding:
+def _admitted(examined: Examined, context: Context) -> Finding:
     widest = examined.proof.widest
     readers = len({violation.position for violation in examined.proof.violations})
     who = "1 position" if readers == 1 else f"{readers} positions"
@@ -162,25 +97,10 @@ def _admitted(examined: Examined, context: _Context) -> Finding:
     else:
         what = f"a later one, position {widest.position} as late a one as {widest.source}"
     message = f"{at}{who} may read {what}; {examined.sought}"
-    return _explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame, context)
+    return context.explained(context.finding(codes.ADMITTED, Verdict.SUSPECT, examined, message), examined.blame)
 
 
-def _explained(finding: Finding, blame: Blame | None, context: _Context) -> Finding:
-    """With why in a second sentence, and the way from the token that is read to the position that reads it."""
-    if blame is None:
-        return finding
-    place = {**_at(blame.place), "module": blame.module} if blame.place else {}
-    why = blame.sentence if context.full is None else f"in the shrunken copy {blame.sentence}"
-    message = f"{finding.message}. {why[:1].upper()}{why[1:]}"
-    return replace(finding, message=message, chain=tuple(map(_step, blame.chain)), **place)
-
-
-def _step(link: Link) -> str:
-    where = f"{source.short_path(link.place.file)}:{link.place.line}: " if link.place else ""
-    return f"{where}{link.op}, {link.effect}" + (f" in {link.module}" if link.module else "")
-
-
-def _gradient_only(examined: Examined, context: _Context) -> Finding:
+def _gradient_only(examined: Examined, context: Context) -> Finding:
     message = "the gradient of past logits with respect to a future embedding is not zero"
     if examined.proof.hard:
         message += (
@@ -191,43 +111,15 @@ def _gradient_only(examined: Examined, context: _Context) -> Finding:
     return context.finding(codes.GRADIENT_ONLY, verdict, examined, message)
 
 
-# What kind of hole is which finding; whatever else flow may name is an op that it cannot look into.
-_HOLES = {
-    "op without a rule": codes.NO_RULE,
-    "rule failed": codes.NO_RULE,
-    CONTROL_FLOW: codes.CONTROL_FLOW,
-}
-
-
-def _limits(examined: Examined, context: _Context) -> list[Finding]:
-    """Where the proof ends, and the finite mask values that it rests on; neither changes the verdict by itself."""
-    found = []
-    for hole in examined.proof.holes:
-        message = f"{hole.op}: {hole.carries}"
-        code = _HOLES.get(hole.kind, codes.OPAQUE)
-        found.append(context.finding(code, Verdict.OPEN, examined, message, **_at(hole.place)))
-    for mask in examined.proof.soft_masks:
-        message = f"soft mask, value {mask.value:.3g}, margin {mask.margin:.3g}: a score that much higher crosses it"
-        if math.isnan(mask.margin):
-            message = "soft mask: a score that is as much higher as it is low crosses it; how much weights would tell"
-        found.append(context.finding(codes.SOFT_MASK, Verdict.OPEN, examined, message, **_at(mask.place)))
-    return found
-
-
-def _at(place: Place | None) -> dict[str, Any]:
-    return {} if place is None else {"file": source.short_path(place.file), "line": place.line}
-
-
-def _leaks(examined: Examined, context: _Context) -> list[Finding]:
+def _leaks(examined: Examined, context: Context) -> list[Finding]:
     witness = context.witness(examined.result.worst_case)
     case = examined.result.worst_case
     if case is not None and case.before:
         message = f"position {case.position} moves with inputs before {case.cut}"
         return [
-            _explained(
+            context.explained(
                 context.finding(codes.BEYOND_WINDOW, Verdict.LEAK, examined, message, witness=witness),
                 examined.blame,
-                context,
             )
         ]
     standard, recompute = examined.first_leak_on("standard"), examined.first_leak_on("recompute")
@@ -256,23 +148,23 @@ def _leaks(examined: Examined, context: _Context) -> list[Finding]:
         moved = [c for c in examined.checkpoints if c.output_delta]
         first = min(moved, key=lambda c: (c.layer or 0, c.stage), default=None)
         message = "past logits move with future tokens"
-        place = {}
+        place: dict[str, Any] = {}
         if first is not None:
             message += f"; the first stage that carries it is {first.module or 'the model'}"
             place = {"module": first.module, "file": first.file, "line": first.lines[0]}
         found.append(
             context.finding(codes.FUTURE_DEPENDENCE, Verdict.LEAK, examined, message, witness=witness, **place)
         )
-    told = next(number for number, finding in enumerate(found) if finding.code not in _LOST)
+    first_told = next(number for number, finding in enumerate(found) if finding.code not in _LOST)
     if examined.blame is None:
         first = standard or recompute
         leaking = _passed(examined, first).inside if first else None
-        found[told] = _unexplained(found[told], leaking, examined.proof)
+        found[first_told] = _unexplained(found[first_told], leaking, examined.proof)
     elif examined.blame.place:  # where it should have been applied
         unused = [number for number, finding in enumerate(found) if finding.code == codes.MASK_UNUSED.id]
         for number in unused:
-            found[number] = replace(found[number], **_at(examined.blame.place), module=examined.blame.module)
-    found[told] = _explained(found[told], examined.blame, context)
+            found[number] = replace(found[number], **at(examined.blame.place), module=examined.blame.module)
+    found[first_told] = context.explained(found[first_told], examined.blame)
     return found
 
 
@@ -287,7 +179,7 @@ def _unexplained(finding: Finding, inside: Location | None, proof: Proof) -> Fin
     if not places or (inside is None and len(places) > 1):
         return finding
     place, limit = next(iter(places.items()))
-    return replace(finding, message=f"{finding.message}. Line {place.line}: {limit}", **_at(place))
+    return replace(finding, message=f"{finding.message}. Line {place.line}: {limit}", **at(place))
 
 
 def _lies_in(place: Place, location: Location) -> bool:
@@ -297,7 +189,7 @@ def _lies_in(place: Place, location: Location) -> bool:
 _LOST = (codes.MASK_IS_NONE.id, codes.MASK_UNUSED.id)
 
 
-def _lost_mask(examined: Examined, leak: Checkpoint | None, context: _Context) -> list[Finding]:
+def _lost_mask(examined: Examined, leak: Checkpoint | None, context: Context) -> list[Finding]:
     """What became of the mask, where nothing masks: it is `None`, or it was made and never met scores."""
     lineage, passed = examined.lineage, _passed(examined, leak) if leak else None
     if not lineage.origins or lineage.applications:
@@ -336,7 +228,7 @@ def _passed(examined: Examined, stage: Checkpoint) -> Passed:
     return examined.lineage.stages[stage.stage, stage.path, stage.layer]
 
 
-def _dead(examined: Examined, context: _Context) -> list[Finding]:
+def _dead(examined: Examined, context: Context) -> list[Finding]:
     """The first stage that sees the future though the output does not: it moves, or flow admits that it may."""
     seeing = [c for c in examined.checkpoints if c.output_delta or (examined.proof.holds and c.horizon)]
     if not seeing:

@@ -38,6 +38,13 @@ def run(
             "repeated."
         ),
     ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to audit: causal (the contract), batch, document, padding, cache, or all; may be repeated. "
+            "Default: causal."
+        ),
+    ] = None,
     accept_batch: Annotated[
         list[str] | None,
         typer.Option(help="Accept that this module, or class of modules, couples the batch; may be repeated."),
@@ -72,6 +79,7 @@ def run(
         attention=tuple(attn) if attn else None,
         seq_len=seq_len,
         seed=seed,
+        policies=tuple(policy) if policy else Settings.policies,
         contract=parse_contract(tuple(contract or ())),
         accept_batch=tuple(accept_batch or ()),
         inputs=tuple(input or ()),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from leakcheck.errors import UsageError
-from leakcheck.flow.crossing import crossing
+from leakcheck.flow.crossing import Late, crossing
 from leakcheck.flow.provenance import Frame, Move, Recording, record
 from leakcheck.flow.reports import Place
 from leakcheck.flow.rows import Axis, Layout
@@ -60,6 +60,7 @@ def blame(
     violation: Violation,
     labels: Tensor | None = None,
     *,
+    limit: Tensor | None = None,
     run: Callable[[Tensor], Any] | None = None,
 ) -> Blame:
     """Run `model` once more and follow the violation back to the input it reads.
@@ -71,6 +72,7 @@ def blame(
         model: as for `trace`; the paths of its modules are reported.
         inputs: those that `violation` was found with.
         labels: those that it was found with.
+        limit: integer `[batch, seq]`, the one that it was found with; by default no index may see a larger one.
         run: called in place of the model, with the token ids or embeddings of `inputs`.
 
     Raises:
@@ -79,7 +81,7 @@ def blame(
     source = _labelled_input(inputs)
     if labels is None:
         labels = torch.arange(source.shape[1]).expand(source.shape[:2])
-    asked = _Asked(source, labels, violation.batch, violation)
+    asked = _Asked(source, labels, violation.batch, violation, limit)
     call = run or _call(model, inputs, source)
     found = None
     with preserved(model):
@@ -102,6 +104,7 @@ class _Asked:
     labels: Tensor  # [batch, seq]
     row: int
     violation: Violation
+    limit: Tensor | None = None  # [batch, seq]
 
     @property
     def along_sequence(self) -> bool:
@@ -114,6 +117,13 @@ class _Asked:
         if self.along_sequence:
             return Axis("sequence", length, rows), there[self.row].nonzero().squeeze(1).tolist()
         return Axis("batch", rows, length), there.any(1).nonzero().squeeze(1).tolist()
+
+    def late(self, axis: Axis) -> Late | None:
+        """Which indices of the axis may not see the label; `None` where those before it may not."""
+        if self.limit is None:
+            return None
+        along = self.limit[self.row] if axis.name == "sequence" else self.limit[:, self.violation.position]
+        return lambda index: bool(along[index] < self.violation.source)
 
     def clearer(self, model: Any) -> "_Asked":
         """The same in one row, with more tokens behind it where the number of tokens divides a size of the model.
@@ -152,7 +162,7 @@ def _replayed(model: Any, call: Callable[[Tensor], Any], asked: _Asked, *, forgi
     if not way:
         return None
     begin = axis.row(way[0].taken.shape, way[0].source) if way[0].taken.storage == recording.source.storage else None
-    return _told(model, recording, way, axis, homes[0] if begin is None else begin, target)
+    return _told(model, recording, way, axis, homes[0] if begin is None else begin, target, asked.late(axis))
 
 
 def _call(model: Callable[..., Any], inputs: Tensor | Mapping[str, Any], source: Tensor) -> Callable[[Tensor], Any]:
@@ -165,8 +175,10 @@ def _call(model: Callable[..., Any], inputs: Tensor | Mapping[str, Any], source:
     return run
 
 
-def _told(model: Any, recording: Recording, way: list[Move], axis: Axis, source: int, target: int) -> Blame:
-    found = crossing(way, recording, axis, source)
+def _told(
+    model: Any, recording: Recording, way: list[Move], axis: Axis, source: int, target: int, late: Late | None
+) -> Blame:
+    found = crossing(way, recording, axis, source, late, back=target < source)
     guilty = way[found.number]
     own = _Own(model)
     later = (axis.row(move.made.shape, move.target) for move in way[found.number + 1 :])

@@ -1,11 +1,12 @@
-"""Where on the way from an input to an output the label enters an earlier position.
+"""Where on the way from an input to an output the label enters a position that may not have it: an earlier one.
 
 The way is followed from the input on. Its element is at home as long as it sits where it sat before, along an axis of
 the same size. Ops that only move elements may carry it elsewhere (padding, a flip) and are not to blame for that,
-unless they put it at an earlier position for good. To blame is the op that makes an earlier position of it.
+unless they put it at an earlier position for good. To blame is the op that makes an earlier position of it. Where
+something else than time tells what may be seen, `late` says which positions may not, and they may lie behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from leakcheck.flow.provenance import At, Move, Recording
@@ -27,9 +28,18 @@ class Crossing:
     turned_by: Move | None = None
 
 
-def crossing(way: Sequence[Move], recording: Recording, axis: Axis, source: int) -> Crossing:
-    """The move that brings what comes from index `source` of the axis to a lower one."""
-    walk = _Walk(recording, axis, source)
+Late = Callable[[int], bool]  # whether what is at this index of the axis may not see the source
+
+
+def crossing(
+    way: Sequence[Move], recording: Recording, axis: Axis, source: int, late: Late | None = None, *, back: bool = True
+) -> Crossing:
+    """The move that brings what comes from index `source` of the axis to one that is `late`; by default a lower one.
+
+    The output lies before the source, or not (`back` is false).
+    """
+    late = late or (lambda row: row < source)
+    walk = _Walk(recording, axis, late, back)
     for number, move in enumerate(way):
         if number:
             walk.look(way[number - 1].made, way[number - 1].target, move)
@@ -39,15 +49,15 @@ def crossing(way: Sequence[Move], recording: Recording, axis: Axis, source: int)
             walk.follow(number, move)
         if walk.crossed is not None:
             return Crossing(walk.crossed, walk.row, walk.turned_by)
-    number = _first_elsewhere(way, axis, source)
+    number = _first_elsewhere(way, axis, late)
     return Crossing(number, axis.row(way[number].made.shape, way[number].target))
 
 
 class _Walk:
-    """Where the element is on its way; `crossed` is the number of the move that took it to an earlier position."""
+    """Where the element is on its way; `crossed` is the number of the move that took it to a late position."""
 
-    def __init__(self, recording: Recording, axis: Axis, source: int):
-        self.recording, self.axis, self.source = recording, axis, source
+    def __init__(self, recording: Recording, axis: Axis, late: Late, back: bool):
+        self.recording, self.axis, self.late, self.back = recording, axis, late, back
         self.home: set[Group] | None = None  # axes along which the element is at home; `None`: at none
         self.turned_by: Move | None = None
         self.mirror = 0  # index + mirrored index, while the sequence is reversed
@@ -131,7 +141,7 @@ class _Walk:
 
     def _put(self, row: int) -> None:
         """The element was put in a row unchanged. What changed it before that may be why it is there."""
-        if self.real(row) < self.source:
+        if self.late(self.real(row)):
             self.crossed, self.row = self.number if self.suspect is None else self.suspect, self.real(row)
         self.suspect = None
 
@@ -159,20 +169,20 @@ class _Walk:
     def _mixed(self, move: Move) -> None:
         """Something new comes of the element and of others, elsewhere."""
         if self.home is None and (met := self._met(move)) is not None:
-            if self.real(met) < self.source:
+            if self.late(self.real(met)):
                 self.crossed, self.row = self.number, self.real(met)
             return
         rows = self.axis.rows(move.made.shape, move.target)
         dim, pairs = self._dim(move), self._pairs(move)
         if rows:
-            if min(self.real(row) for row in rows) < self.source:
+            if any(self.late(self.real(row)) for row in rows):
                 self.crossed, self.row = self.number, self.real(rows[0]) if len(rows) == 1 else None
             self.home = self._along(move.made.shape)
         elif dim is not None and any(word in move.step.name for word in _WINDOWED):
             self.suspect = self.number if self.suspect is None else self.suspect
             self.home = {(dim,)}
         elif pairs:
-            if (_index(move, *pairs[0]) < 0) != (self.turned_by is not None):
+            if (_index(move, *pairs[0]) < 0) == (self.back == (self.turned_by is None)):
                 self.crossed = self.number
             self.home = {pairs[0][1]}
         elif self.home is not None:
@@ -217,10 +227,10 @@ def _elementwise(move: Move) -> bool:
     return all(n == 1 or a == b for n, a, b in zip(move.taken.shape, move.source, move.target, strict=True))
 
 
-def _first_elsewhere(way: Sequence[Move], axis: Axis, source: int) -> int:
-    """Where axes do not tell: the first move to a lower row, or one that is told to be; else the last one."""
+def _first_elsewhere(way: Sequence[Move], axis: Axis, late: Late) -> int:
+    """Where axes do not tell: the first move to a row that is late, or told to be; else the last one."""
     for number, move in enumerate(way):
         told = axis.row(move.made.shape, move.target)
-        if told is not None and told < source:
+        if told is not None and late(told):
             return number
     return max(len(way) - 1, 0)

@@ -137,8 +137,8 @@ def measure(
             (reading, replace(deltas, local=moves[0] if moves else None, local_relative=moves[1] if moves else 0.0))
             for reading, deltas, moves in zip(readings, moved[1:], local, strict=True)
         ),
-        past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
-        twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
+        past_effect=distance(logits[PAST, last], logits[BASE, last]).max().item(),
+        twin_delta=distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
         size=logits[BASE].detach().abs().max().item(),
         by_rows=False,
         base_logits=logits[BASE].detach(),
@@ -175,8 +175,8 @@ def measure_rows(
     return Measurement(
         logits=_moves(logits, batch),
         readings=(),
-        past_effect=_distance(logits[PAST, last], logits[BASE, last]).max().item(),
-        twin_delta=_distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
+        past_effect=distance(logits[PAST, last], logits[BASE, last]).max().item(),
+        twin_delta=distance(logits[TWIN], logits[BASE])[batch.valid].max().item(),
         size=logits[BASE].abs().max().item(),
         by_rows=True,
         base_logits=logits[BASE],
@@ -223,7 +223,7 @@ def _rows(tensors: Sequence[torch.Tensor], axes: Axes) -> torch.Tensor:
     )
 
 
-def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """|a - b|, zero where both are the same infinity, infinite where one is not a number."""
     difference = torch.where(a == b, torch.zeros((), dtype=a.dtype), (a - b).abs())
     return difference.detach().nan_to_num(nan=float("inf"))
@@ -231,8 +231,8 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _moves(rows: torch.Tensor, batch: Batch) -> Deltas:
     rows = rows.detach()
-    distance = _distance(rows, rows[BASE])  # [batch, seq, features]
-    largest = distance.amax(-1)  # [batch, seq]
+    moved = distance(rows, rows[BASE])  # [batch, seq, features]
+    largest = moved.amax(-1)  # [batch, seq]
     allowed = largest.masked_fill(~batch.allowed, 0.0).max().item()
     past = largest.masked_fill(~batch.past, 0.0)
     output = past.max().item()
@@ -242,13 +242,13 @@ def _moves(rows: torch.Tensor, batch: Batch) -> Deltas:
     if not output:
         return Deltas(allowed=allowed, padded=padded)
     row, position = divmod(int(past.argmax()), past.shape[1])
-    channel = int(distance[row, position].argmax())
+    channel = int(moved[row, position].argmax())
     worst = WorstCase(int(batch.cut[row]), position, channel, batch.draws[row], output, before=batch.mirrored)
-    relative = (distance / _scale(rows)).amax(-1).masked_fill(~batch.past, 0.0).amax(0)  # [seq]
+    relative = (moved / channel_scale(rows)).amax(-1).masked_fill(~batch.past, 0.0).amax(0)  # [seq]
     return Deltas(output, allowed, relative.max().item(), padded=padded, worst=worst, by_position=relative)
 
 
-def _scale(rows: torch.Tensor) -> torch.Tensor:
+def channel_scale(rows: torch.Tensor) -> torch.Tensor:
     """The largest value of each channel `[features]`, blocking values left out, never zero.
 
     By channel, since one large logit must not make the rounding of all others look large.

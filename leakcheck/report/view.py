@@ -1,6 +1,7 @@
 """What a report says, section by section and in this order; how it looks is each renderer's own matter."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePath
 
 from leakcheck.codes import CONTROL_FLOW, NO_RULE, OPAQUE, SOFT_MASK
@@ -19,6 +20,7 @@ from leakcheck.findings import (
     Verdict,
 )
 from leakcheck.report.layout import Row, Section, Table
+from leakcheck.report.policies import asked_beside, established, evidence, policy_section, worst_policies
 from leakcheck.report.stages import checkpoint_section, data_flow_section
 from leakcheck.report.words import counted, magnitude, number, place, shortened, verdict
 
@@ -95,6 +97,9 @@ def sections(result: AuditResult) -> list[Section]:
     return [
         section
         for section in (
+            policy_section(result.configurations, partial(_of_time, result))
+            if asked_beside(result.configurations)
+            else None,
             configuration_section(result.configurations) if result.configurations else None,
             _checkpoints(result) if checkpoints else None,
             statistics_section(result.statistics) if result.statistics else None,
@@ -133,17 +138,31 @@ def _missed(result: AuditResult) -> list[str]:
 def _established(result: AuditResult) -> str:
     if result.verdict is Verdict.OPEN and _missed(result):
         return "the harness missed a known answer"
+    if asked_beside(result.configurations):
+        named = worst_policies(result.configurations, result.verdict)
+        told = [
+            _of_time(result, result.verdict) if p == result.subject.contract else established(p, result.verdict)
+            for p in named
+        ]
+        return "; ".join(told) or _ESTABLISHED[Verdict.NOT_APPLICABLE]
+    return _of_time(result, result.verdict)
+
+
+def _of_time(result: AuditResult, of: Verdict) -> str:
+    """What a verdict of the contract says."""
     if result.subject.contract == BIDIRECTIONAL:
-        return _SEEN[result.verdict]
+        return _SEEN[of]
     if result.subject.contract != CAUSAL:
-        return _KEPT[result.verdict].format(contract=result.subject.contract)
-    return _ESTABLISHED[result.verdict]
+        return _KEPT[of].format(contract=result.subject.contract)
+    return _ESTABLISHED[of]
 
 
 def _evidence(result: AuditResult) -> str:
     measured = [c for c in result.configurations if c.verdict is not Verdict.NOT_APPLICABLE]
     everywhere = counted(len(measured), "configuration")
     affected = [c for c in measured if c.verdict is result.verdict]
+    if asked_beside(result.configurations) and not (result.verdict is Verdict.OPEN and _missed(result)):
+        return f"{evidence(result.configurations)}."
     match result.verdict:
         case _ if result.subject.contract == BIDIRECTIONAL:
             return f"{len(affected)} of {everywhere}; shown by inputs that were changed, {_positions(result)}."
@@ -207,7 +226,8 @@ def configuration_section(configurations: Sequence[ConfigurationResult]) -> Sect
     matrix: dict[tuple[str, str, str], dict[str, str]] = {}
     for c in configurations:
         leaks = c.verdict in (Verdict.LEAK, Verdict.SUSPECT)
-        cell = f"{verdict(c.verdict)} {number(c.output_delta)}" if leaks else verdict(c.verdict)
+        largest = max((c.output_delta, *(d for d in c.policy_deltas.values() if d is not None)), key=magnitude)
+        cell = f"{verdict(c.verdict)} {number(largest)}" if leaks else verdict(c.verdict)
         matrix.setdefault((c.attention, c.mode, c.cache), {})[c.mask] = cell
     rows = tuple(
         Row((attention, mode if cache == "none" else f"{mode}, {cache} cache", *(cells.get(m, "-") for m in masks)))
@@ -215,6 +235,8 @@ def configuration_section(configurations: Sequence[ConfigurationResult]) -> Sect
     )
     padded = sum(c.padded_queries for c in configurations)
     lines = ["Columns: the attention mask given. Number: how far a past output moved."]
+    if asked_beside(configurations):
+        lines = ["Columns: the attention mask given. The worst of all policies; how far an output moved that must not."]
     if any(c.verdict is Verdict.PROVEN and BIDIRECTIONAL not in c.policies for c in configurations):
         lines.append(f"PROVEN: {REACH}, for this mask and length.")
     if padded:

@@ -197,10 +197,11 @@ class Adapter(nn.Module):
     def has_modes(self) -> bool:
         return not isinstance(self.audited, torch.fx.GraphModule)
 
-    def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, attention_mask: Tensor | None = None, **others: Any) -> Tensor:
+        """`others` replace what the arguments of the audited forward would be."""
         ids, vectors = self.front(ids)
         if not self.by_rows:
-            return self._rows(self._call(ids, vectors, attention_mask), ids)
+            return self._rows(self._call(ids, vectors, attention_mask, others), ids)
         each = [slice(row, row + 1) for row in range(len(ids))]
         return torch.cat(
             [self._rows(self._call(ids[r], None if vectors is None else vectors[r], None), ids[r]) for r in each]
@@ -211,8 +212,14 @@ class Adapter(nn.Module):
         ids, vectors = self.front(ids)
         return dict(named_tensors(self._call(ids, vectors, None)))
 
-    def _call(self, ids: Tensor, vectors: Tensor | None, attention_mask: Tensor | None) -> Any:
-        arguments = self.front.arguments(ids, vectors)
+    def _call(
+        self,
+        ids: Tensor,
+        vectors: Tensor | None,
+        attention_mask: Tensor | None,
+        others: Mapping[str, Any] | None = None,
+    ) -> Any:
+        arguments = {**self.front.arguments(ids, vectors), **(others or {})}
         if attention_mask is not None and self.mask_argument:
             arguments[self.mask_argument] = attention_mask
         if "use_cache" not in arguments and "use_cache" in forward_parameters(self.audited):

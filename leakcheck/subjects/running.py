@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -90,15 +90,19 @@ def valid_positions(configuration: Configuration, seq: int) -> torch.Tensor:
     return valid
 
 
-def _takes(model: nn.Module, option: str) -> bool:
+def takes(model: nn.Module, option: str) -> bool:
     """Whether the forward takes `option`: by name, or as a keyword whose default its configuration holds."""
     parameters = inspect.signature(model.forward).parameters
     keywords = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return option in parameters or (keywords and hasattr(getattr(model, "config", None), option))
 
 
-def forward(model: nn.Module, token_ids: torch.Tensor, configuration: Configuration) -> torch.Tensor:
+def forward(
+    model: nn.Module, token_ids: torch.Tensor, configuration: Configuration, arguments: Mapping[str, Any] | None = None
+) -> torch.Tensor:
     """Logits `[batch, seq, vocab]` for `token_ids` `[batch, seq]`, with the padding of `configuration` and no cache.
+
+    `arguments` go beside the tokens.
 
     Raises:
         SubjectCrash: the forward raised, or returned no logits.
@@ -106,12 +110,23 @@ def forward(model: nn.Module, token_ids: torch.Tensor, configuration: Configurat
     kwargs: dict[str, Any] = {}
     if configuration.mask != "none":
         kwargs["attention_mask"] = valid_positions(configuration, token_ids.shape[1]).long().repeat(len(token_ids), 1)
-    if _takes(model, "use_cache"):
+    if takes(model, "use_cache"):
         kwargs["use_cache"] = False
+    return logits_of(called(model, token_ids, {**kwargs, **(arguments or {})}, configuration))
+
+
+def called(
+    model: nn.Module, token_ids: torch.Tensor, arguments: Mapping[str, Any], configuration: Configuration
+) -> Any:
+    """What the forward returns.
+
+    Raises:
+        SubjectCrash: it raised.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return logits_of(model(token_ids, **kwargs))
+            return model(token_ids, **arguments)
     except LeakcheckError:
         raise
     except Exception as error:

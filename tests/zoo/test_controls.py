@@ -13,7 +13,7 @@ from leakcheck.zoo import CONTROLS
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_control_is_quiet(name: str) -> None:
     control = CONTROLS[name]
-    result = audit(control.subject(), Settings(contract=control.contract))
+    result = audit(control.subject(), Settings(contract=control.contract, policies=control.policies))
     assert result.verdict is (Verdict.PROVEN if control.proven else Verdict.OPEN), result.findings
     assert all(planted.caught for planted in result.controls)
 
