@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from leakcheck.auditing.matrix import matrix
+from leakcheck.auditing.policies import asked_for
 from leakcheck.checkpoints.source import short_path
-from leakcheck.config import CAUSAL, Configuration, Settings
+from leakcheck.config import CAUSAL, Configuration, Contract, Settings
 from leakcheck.errors import UsageError
-from leakcheck.scoreboard.detectors import DETECTORS, Entry, Said
+from leakcheck.scoreboard.detectors import CAUSALITY, DETECTORS, Entry, Said
 from leakcheck.scoreboard.passes import counted
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import Subject
@@ -31,6 +32,7 @@ class Row:
     subject: str
     kind: str
     mechanism: str
+    causal: bool  # the question: else it is another policy, or causality under a contract
     detector: str
     flagged: bool | None
     line: bool | None
@@ -49,7 +51,13 @@ class _Case:
     configuration: Configuration | None  # of a control: all that an audit covers
     lines: frozenset[tuple[str, int]] = frozenset()
     codes: tuple[str, ...] = ()
-    is_causal: bool = True  # whether the question is the one that every detector answers
+    policies: tuple[str, ...] = (CAUSALITY,)
+    contract: Contract = CAUSAL
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the question is the one that every detector answers."""
+        return self.policies == (CAUSALITY,) and self.contract == CAUSAL
 
 
 def board(names: Iterable[str] = (), *, progress: Progress | None = None) -> list[Row]:
@@ -85,11 +93,19 @@ def _cases() -> Iterator[_Case]:
                 configuration=leak.configuration,
                 lines=frozenset((short_path(file), line) for file, line in leak.lines) if leaky else frozenset(),
                 codes=leak.codes if leaky else (),
-                is_causal=leak.policy == "causal" and leak.configuration.contract == CAUSAL,
+                policies=(leak.policy,),
+                contract=leak.configuration.contract,
             )
     for control in CONTROLS.values():
-        is_causal = control.contract == CAUSAL
-        yield _Case(control.subject, control.name, "control", control.family, None, is_causal=is_causal)
+        yield _Case(
+            control.subject,
+            control.name,
+            "control",
+            control.family,
+            None,
+            policies=asked_for(control.policies),
+            contract=control.contract,
+        )
 
 
 def _row(case: _Case, entry: Entry) -> Row:
@@ -100,7 +116,7 @@ def _row(case: _Case, entry: Entry) -> Row:
             with counted() as plain, torch.no_grad(), running.configured(subject.model, configuration):
                 running.forward(subject.model, torch.zeros(1, subject.seq_len, dtype=torch.long), configuration)
             with counted() as passes:
-                said.append(entry.run(subject, configuration))
+                said += [entry.run(subject, configuration, policy) for policy in case.policies]
             forwards += passes.elements / plain.elements
             backwards += passes.backwards
     except Exception as error:
@@ -112,6 +128,7 @@ def _row(case: _Case, entry: Entry) -> Row:
         subject=case.name,
         kind=case.kind,
         mechanism=case.mechanism,
+        causal=case.is_causal,
         detector=entry.name,
         flagged=True if True in flags else None if None in flags else False,
         line=line if case.kind == "leak" else None,
@@ -125,5 +142,4 @@ def _row(case: _Case, entry: Entry) -> Row:
 def _configurations(case: _Case, subject: Subject) -> list[Configuration]:
     if case.configuration is not None:
         return [case.configuration]
-    control = CONTROLS[case.name]
-    return matrix(subject, Settings(contract=control.contract))
+    return matrix(subject, Settings(contract=case.contract))

@@ -1,7 +1,7 @@
 """The detectors that are compared: leakcheck's witnesses one by one and together, and what people use today.
 
-A detector is given a subject and a configuration, and says whether it saw the future in the past. One that is added
-here is a function with `@detector`.
+A detector is given a subject, a configuration and a policy, and says whether it saw what that policy forbids. One that
+is added here is a function with `@detector`; those that are not ours are asked about causality alone.
 """
 
 import importlib.util
@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from leakcheck.auditing import leaks
 from leakcheck.auditing.examine import Examiner
-from leakcheck.config import Configuration, Settings
+from leakcheck.auditing.policies import PolicyOutcome
+from leakcheck.config import CAUSAL, Configuration, Settings
 from leakcheck.findings import Verdict
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import Subject, input_embedding
 
 _SEED = 0
+CAUSALITY = str(CAUSAL)  # the name of the first policy
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Said:
     note: str = ""
 
 
-Detector = Callable[[Subject, Configuration], Said]
+Detector = Callable[[Subject, Configuration, str], Said]
 
 
 @dataclass(frozen=True)
@@ -77,42 +79,63 @@ def _examiner(subject: Subject) -> Examiner:
 
 
 @detector("leakcheck", "all together", ours=True)
-def combined(subject: Subject, configuration: Configuration) -> Said:
-    examined = _examiner(subject).examine(configuration)
-    found = leaks.findings(subject, [examined], Settings(contract=configuration.contract))
-    first = next((f for f in found if f.verdict in (Verdict.LEAK, Verdict.SUSPECT) and f.line), None)
+def together(subject: Subject, configuration: Configuration, policy: str) -> Said:
+    examiner, settings = _examiner(subject), Settings(contract=configuration.contract, policies=(policy,))
+    if policy == CAUSALITY:
+        examined = examiner.examine(configuration)
+        verdict, found = examined.result.verdict, leaks.findings(subject, [examined], settings)
+    else:
+        policed = examiner.police(configuration, [policy])
+        verdict, found = policed.verdict, leaks.findings(subject, [], settings, (), [policed])
+    named = next((f for f in found if f.verdict in (Verdict.LEAK, Verdict.SUSPECT) and f.line), None)
     return Said(
-        flagged=examined.result.verdict in (Verdict.LEAK, Verdict.SUSPECT),
-        file=first.file if first else "",
-        line=first.line if first else None,
+        flagged=verdict in (Verdict.LEAK, Verdict.SUSPECT),
+        file=named.file if named else "",
+        line=named.line if named else None,
         codes=tuple(dict.fromkeys(f.code for f in found)),
-        note=str(examined.result.verdict),
+        note=str(verdict),
     )
 
 
 @detector("flow alone", "one traced forward", ours=True)
-def flow(subject: Subject, configuration: Configuration) -> Said:
-    prover = _examiner(subject).prover
-    proof = prover.prove(configuration)
-    if not proof.violations:
-        return Said(False if proof.holds else None, note="" if proof.holds else "; ".join(map(str, proof.holes)))
-    blame = prover.blame(configuration, proof.widest)
+def flow(subject: Subject, configuration: Configuration, policy: str) -> Said:
+    if policy == CAUSALITY:
+        prover = _examiner(subject).prover
+        proof = prover.prove(configuration)
+        violations, holes, proven = proof.violations, proof.holes, proof.holds
+        blame = prover.blame(configuration, proof.widest) if violations else None
+    else:
+        outcome = _outcome(subject, configuration, policy)
+        violations, holes, blame = outcome.violations or (), outcome.holes, outcome.blame
+        proven = outcome.verdict is Verdict.PROVEN
+    if not violations:
+        return Said(False if proven else None, note="; ".join(map(str, holes)))
     place = blame.place if blame else None
     return Said(True, place.file if place else "", place.line if place else None)
 
 
 @detector("perturbation alone", "tokens changed at every cut", ours=True)
-def perturbation(subject: Subject, configuration: Configuration) -> Said:
-    return Said(_examiner(subject).prober.probe(configuration).logits.moved)
+def perturbation(subject: Subject, configuration: Configuration, policy: str) -> Said:
+    if policy == CAUSALITY:
+        return Said(_examiner(subject).prober.probe(configuration).logits.moved)
+    moved = _outcome(subject, configuration, policy).moved
+    return Said(None if moved is None else moved > 0)
 
 
 @detector("gradient alone", "gradients at every cut", ours=True)
-def gradient(subject: Subject, configuration: Configuration) -> Said:
-    return Said(_examiner(subject).prober.probe(configuration).logits.gradient > 0)
+def gradient(subject: Subject, configuration: Configuration, policy: str) -> Said:
+    if policy == CAUSALITY:
+        return Said(_examiner(subject).prober.probe(configuration).logits.gradient > 0)
+    return Said(None, note="gradients are asked about causality alone")
+
+
+def _outcome(subject: Subject, configuration: Configuration, policy: str) -> PolicyOutcome:
+    (outcome,) = _examiner(subject).police(configuration, [policy]).outcomes
+    return outcome
 
 
 @detector("ten-line test", "change the last token, `allclose` with atol 1e-5")
-def ten_line_test(subject: Subject, configuration: Configuration) -> Said:
+def ten_line_test(subject: Subject, configuration: Configuration, policy: str) -> Said:
     """What model code is commonly tested with; in the configuration that leaks, which such a test has to think of."""
     tokens = _tokens(subject)
     other = tokens.clone()
@@ -123,7 +146,7 @@ def ten_line_test(subject: Subject, configuration: Configuration) -> Said:
 
 
 @detector("NaN poisoning", "NaN in the embedding of the last token")
-def nan_poisoning(subject: Subject, configuration: Configuration) -> Said:
+def nan_poisoning(subject: Subject, configuration: Configuration, policy: str) -> Said:
     tokens = _tokens(subject)
 
     def poison(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
@@ -139,7 +162,7 @@ def nan_poisoning(subject: Subject, configuration: Configuration) -> Said:
 
 
 @detector("VJP certificate", "`certify` of the package causal-certificate, all cuts", needs="causal_certificate")
-def vjp_certificate(subject: Subject, configuration: Configuration) -> Said:
+def vjp_certificate(subject: Subject, configuration: Configuration, policy: str) -> Said:
     from causal_certificate import certify
 
     tokens, embedding = _tokens(subject), input_embedding(subject.model)

@@ -20,7 +20,8 @@ class Score:
     """One detector. Of `leaks` it found some and missed others; `false_alarms` are correct subjects that it flagged.
 
     `unsaid` are subjects where it could not say: leaks among them are missed. `lines_right` of `lines` say how often
-    the first line named was the planted one; costs are medians, in plain forwards of one sequence and backward passes.
+    the first line named was the planted one; costs are medians over
+    questions of causality, in plain forwards of one sequence and backward passes.
     """
 
     detector: str
@@ -51,6 +52,7 @@ def _ran(rows: Sequence[Row]) -> list[str]:
 def _score(name: str, rows: Sequence[Row]) -> Score:
     leaks = [row for row in rows if row.kind == "leak"]
     correct = [row for row in rows if row.kind != "leak"]
+    asked = [row for row in rows if row.causal] or rows
     return Score(
         detector=name,
         title=DETECTORS[name].title,
@@ -64,8 +66,8 @@ def _score(name: str, rows: Sequence[Row]) -> Score:
         lines=sum(row.line is not None for row in leaks),
         codes_right=sum(row.codes is True for row in leaks),
         codes=sum(row.codes is not None for row in leaks),
-        forwards=statistics.median(row.forwards for row in rows),
-        backwards=statistics.median(row.backwards for row in rows),
+        forwards=statistics.median(row.forwards for row in asked),
+        backwards=statistics.median(row.backwards for row in asked),
     )
 
 
@@ -104,8 +106,8 @@ def to_markdown(rows: Sequence[Row]) -> str:
             "",
             *head_to_head(found),
             "",
-            "Forwards are plain forwards of one sequence; costs are medians over all subjects. A leak that a detector "
-            "cannot speak of counts as missed.",
+            "Forwards are plain forwards of one sequence; costs are medians over questions of causality. A leak that a "
+            "detector cannot speak of counts as missed.",
             "",
             "## What each misses",
             "",

@@ -76,7 +76,7 @@ def test_forwards_and_backwards_are_counted() -> None:
 def planted(monkeypatch: pytest.MonkeyPatch, said: Said | Exception) -> summary.Score:
     """The score of a detector that always says the same, in place of leakcheck."""
 
-    def run(subject: Subject, configuration: Configuration) -> Said:
+    def run(subject: Subject, configuration: Configuration, policy: str) -> Said:
         if isinstance(said, Exception):
             raise said
         return said
