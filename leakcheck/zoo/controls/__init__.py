@@ -1,5 +1,5 @@
 """Correct models that are easily taken for leaking ones, by family; each module registers its own."""
 
-from leakcheck.zoo.controls import attention, contracts, convolution, norms, positions, recurrence, routing
+from leakcheck.zoo.controls import attention, contracts, convolution, library, norms, positions, recurrence, routing
 
-__all__ = ["attention", "contracts", "convolution", "norms", "positions", "recurrence", "routing"]
+__all__ = ["attention", "contracts", "convolution", "library", "norms", "positions", "recurrence", "routing"]

@@ -65,7 +65,9 @@ class SinksAndWindow(Attention):
         return self.merge((q @ k.mT).masked_fill(~seen, -torch.inf).softmax(-1) @ v)
 
 
-@control(learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt_oss/modeling_gpt_oss.py")
+@control(
+    learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt_oss/modeling_gpt_oss.py"
+)
 class LearnedSink(Attention):
     """A learned score joins each row before the softmax and is dropped after it: rows do not sum to one."""
 
@@ -89,7 +91,7 @@ class AdditiveNotInfinite(Attention):
         return self.merge((q @ k.mT + (1 - self.causal(x).to(x.dtype)) * -1e9).softmax(-1) @ v)
 
 
-@control(learned_from="https://github.com/huggingface/transformers/issues/17937")
+@control(learned_from="https://github.com/huggingface/transformers/pull/17306")
 class LowestOfType(Attention):
     """The lowest finite number of the type is filled in."""
 
@@ -153,7 +155,9 @@ class ExponentialsMasked(Attention):
         return self.merge(weights @ v / weights.sum(-1, keepdim=True))
 
 
-@control(learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/bloom/modeling_bloom.py")
+@control(
+    learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/bloom/modeling_bloom.py"
+)
 class ScoresTransposed(Attention):
     """Scores are `[key, query]`: the softmax is over the axis before the last, and the mask is an upper triangle."""
 
@@ -199,7 +203,7 @@ class BestKeysOnly(Attention):
         return self.merge(scores.masked_fill(scores < lowest, -torch.inf).softmax(-1) @ v)
 
 
-@control(learned_from="https://arxiv.org/abs/2306.04640")
+@control(learned_from="https://arxiv.org/abs/2410.17980")
 class StickBreaking(Attention):
     """Each key leaves a part of the stick to those before it: a sum from the right, over what the query sees."""
 
@@ -212,7 +216,7 @@ class StickBreaking(Attention):
         return self.merge(weights @ v)
 
 
-@control(learned_from="https://github.com/huggingface/transformers/issues/25420")
+@control(learned_from="https://arxiv.org/abs/1706.03762")
 class DroppedWeights(Attention):
     """Dropout of the weights draws for later keys too, and in train mode scales those that stay."""
 
@@ -231,7 +235,7 @@ class GroupedHeads(Attention):
         return self.merge(F.scaled_dot_product_attention(q, k[:, :1], v[:, :1], is_causal=True, enable_gqa=True))
 
 
-@control(learned_from="https://github.com/lucidrains/reformer-pytorch/issues/101")
+@control(learned_from="https://github.com/pytorch/pytorch/issues/33520")
 class ReversedWithReversedMask(Attention):
     """The sequence is reversed before and after, and the mask is the upper triangle that belongs to it."""
 

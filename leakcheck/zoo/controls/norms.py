@@ -20,7 +20,7 @@ class CumulativeNorm(Mixer):
         return (x - mean) / (power - mean.square() + 1e-3).clamp(min=1e-3).sqrt()
 
 
-@control(learned_from="https://github.com/pytorch/pytorch/issues/51455")
+@control(learned_from="https://arxiv.org/abs/1607.06450")
 class NormOfHeads(Mixer):
     """Layer norm over two axes, heads and features, of which neither is time."""
 
@@ -103,7 +103,7 @@ class NormalisedOverVocabulary(nn.Module):
         return logits - logits.logsumexp(-1, keepdim=True)
 
 
-@control(learned_from="https://arxiv.org/abs/1910.06540")
+@control(learned_from="https://arxiv.org/abs/1312.5663")
 class BestFeatures(Mixer):
     """The largest features of each position are kept, the others set to zero."""
 
@@ -127,7 +127,7 @@ class TiedWeights(nn.Module):
         return self.head(so_far(self.embed(input_ids)))
 
 
-@control(learned_from="https://github.com/pytorch/pytorch/issues/29843")
+@control(learned_from="https://docs.pytorch.org/docs/stable/notes/randomness.html")
 class SeededNoise(Mixer):
     """The same noise in each forward, from a generator of its own, for each position another."""
 

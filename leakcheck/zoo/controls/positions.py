@@ -1,7 +1,5 @@
 """Positions told in unusual ways: by bias, by rotation, by tables longer than the sequence, by counting."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -149,7 +147,9 @@ class Counting(nn.Module):
         return self.head(so_far(self.embed(input_ids) + self.positions(self.numbers(input_ids))))
 
 
-@control(learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/roberta/modeling_roberta.py")
+@control(
+    learned_from="https://github.com/huggingface/transformers/blob/main/src/transformers/models/roberta/modeling_roberta.py"
+)
 class NumbersCountTokens(Counting):
     """Tokens that are no padding are counted as they come, so that numbers depend on tokens."""
 

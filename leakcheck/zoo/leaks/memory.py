@@ -63,7 +63,7 @@ class WriteTokenReadToo(Attention):
         return self.merge(scores.softmax(-1) @ v)
 
 
-@leak(learned_from="https://arxiv.org/abs/2308.16137")
+@leak(learned_from="https://arxiv.org/abs/2004.05150")
 class GlobalTokenAtEnd(Attention):
     """The last position is a global one: it sees all, and all see it."""
 

@@ -62,9 +62,7 @@ class DepthByRank(Experts):
         return torch.zeros_like(x).scatter(1, chosen, self.experts[0](x.gather(1, chosen)) * weight[..., None])
 
 
-@leak(
-    learned_from="https://github.com/deepseek-ai/DeepSeek-V2/issues/48", shortest=ROOM + 1, blind=("gradient",)
-)
+@leak(learned_from="https://github.com/deepseek-ai/DeepSeek-V2/issues/48", shortest=ROOM + 1, blind=("gradient",))
 class RoomByScore(Mixer):
     """An expert has room for few tokens and drops those with the lowest scores, not those that came last."""
 
