@@ -122,7 +122,7 @@ class BufferOfOnes(Attention):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.split(x)
         seq = x.shape[1]
-        scores = (q @ k.mT).masked_fill(self.bias[:, :, :seq, :seq] == 0, -torch.inf)
+        scores = (q @ k.mT).masked_fill(self.get_buffer("bias")[:, :, :seq, :seq] == 0, -torch.inf)
         return self.merge(scores.softmax(-1) @ v)
 
 

@@ -87,12 +87,6 @@ def gpt_neo_local() -> nn.Module:
     return Logits(architectures.build("gpt_neo"))
 
 
-@control(learned_from="https://github.com/huggingface/transformers/pull/47625", weights="as built", seq_len=19)
-def qwen3_next_delta() -> nn.Module:
-    """A gated delta rule in chunks, by forward substitution in place, and attention with a gate."""
-    return Logits(architectures.build("qwen3_next"))
-
-
 class Padded(Attention):
     """Attention to those tokens that are there and not later."""
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from leakcheck.zoo.parts import HEADS, HIDDEN, VOCAB, Mixer, Model, so_far
+from leakcheck.zoo.parts import HEADS, HIDDEN, VOCAB, Mixer, Mixing, Model, so_far
 from leakcheck.zoo.registry import control
 
 
@@ -78,7 +78,7 @@ class QuantisedByCalibration(Mixer):
         self.register_buffer("scale", torch.tensor(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.fake_quantize_per_tensor_affine(so_far(x).float(), float(self.scale), 0, -8, 7).to(x.dtype)
+        return torch.fake_quantize_per_tensor_affine(so_far(x).float(), float(self.get_buffer("scale")), 0, -8, 7).to(x.dtype)
 
 
 @control(learned_from="https://github.com/lucidrains/performer-pytorch/issues/45")
@@ -95,8 +95,7 @@ class NormalisedOverVocabulary(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model(Mixer())
-        self.model.mixer.forward = so_far  # type: ignore[method-assign]
+        self.model = Model(Mixing(so_far))
 
     def forward(self, input_ids: Tensor) -> Tensor:
         logits = self.model(input_ids)
