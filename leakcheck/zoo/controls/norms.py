@@ -78,7 +78,8 @@ class QuantisedByCalibration(Mixer):
         self.register_buffer("scale", torch.tensor(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.fake_quantize_per_tensor_affine(so_far(x).float(), float(self.get_buffer("scale")), 0, -8, 7).to(x.dtype)
+        x, scale = so_far(x), float(self.get_buffer("scale"))
+        return torch.fake_quantize_per_tensor_affine(x.float(), scale, 0, -8, 7).to(x.dtype)
 
 
 @control(learned_from="https://github.com/lucidrains/performer-pytorch/issues/45")
