@@ -53,7 +53,7 @@ def constants(labels: Labels, context: Context, operands: Labels | None = None) 
     "aten::relu", "aten::neg", "aten::abs", "aten::sqrt", "aten::sin", "aten::tanh", "aten::erf", "aten::sgn",
     "aten::sign", "aten::round", "aten::floor", "aten::ceil", "aten::trunc", "aten::silu", "aten::gelu", "aten::mish",
     "aten::expm1", "aten::log1p", "aten::asinh", "aten::atan", "aten::sinh", "aten::tan", "aten::leaky_relu",
-    "aten::elu", "aten::hardswish", "aten::hardtanh", "aten::logical_not", "aten::bitwise_not",
+    "aten::elu", "aten::hardswish", "aten::hardtanh", "aten::logical_not", "aten::bitwise_not", "aten::nan_to_num",
     rowwise=True,
 )  # fmt: skip
 def keeps_constants(x: Operand, *_: Any, context: Context, **__: Any) -> Labels:

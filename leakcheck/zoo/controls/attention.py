@@ -91,7 +91,7 @@ class AdditiveNotInfinite(Attention):
         return self.merge((q @ k.mT + (1 - self.causal(x).to(x.dtype)) * -1e9).softmax(-1) @ v)
 
 
-@control(learned_from="https://github.com/huggingface/transformers/issues/17937")
+@control(learned_from="https://github.com/huggingface/transformers/pull/17306")
 class LowestOfType(Attention):
     """The lowest finite number of the type is filled in."""
 
@@ -122,7 +122,7 @@ class BufferOfOnes(Attention):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.split(x)
         seq = x.shape[1]
-        scores = (q @ k.mT).masked_fill(self.bias[:, :, :seq, :seq] == 0, -torch.inf)
+        scores = (q @ k.mT).masked_fill(self.get_buffer("bias")[:, :, :seq, :seq] == 0, -torch.inf)
         return self.merge(scores.softmax(-1) @ v)
 
 
@@ -203,7 +203,7 @@ class BestKeysOnly(Attention):
         return self.merge(scores.masked_fill(scores < lowest, -torch.inf).softmax(-1) @ v)
 
 
-@control(learned_from="https://arxiv.org/abs/2306.04640")
+@control(learned_from="https://arxiv.org/abs/2410.17980")
 class StickBreaking(Attention):
     """Each key leaves a part of the stick to those before it: a sum from the right, over what the query sees."""
 
@@ -216,7 +216,7 @@ class StickBreaking(Attention):
         return self.merge(weights @ v)
 
 
-@control(learned_from="https://github.com/huggingface/transformers/issues/25420")
+@control(learned_from="https://arxiv.org/abs/1706.03762")
 class DroppedWeights(Attention):
     """Dropout of the weights draws for later keys too, and in train mode scales those that stay."""
 
@@ -235,7 +235,7 @@ class GroupedHeads(Attention):
         return self.merge(F.scaled_dot_product_attention(q, k[:, :1], v[:, :1], is_causal=True, enable_gqa=True))
 
 
-@control(learned_from="https://github.com/lucidrains/reformer-pytorch/issues/101")
+@control(learned_from="https://github.com/pytorch/pytorch/issues/33520")
 class ReversedWithReversedMask(Attention):
     """The sequence is reversed before and after, and the mask is the upper triangle that belongs to it."""
 

@@ -21,7 +21,7 @@ class PrefixSeenByAll(Attention):
         return self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=seen))
 
 
-@control(learned_from="https://arxiv.org/abs/2005.08042", contract=Contract(lookahead=AHEAD))
+@control(learned_from="https://arxiv.org/abs/1512.02595", contract=Contract(lookahead=AHEAD))
 class FewStepsAhead(Mixer):
     """A streaming convolution waits for two frames before it answers."""
 

@@ -87,7 +87,7 @@ class KernelMasked(Mixer):
         self.register_buffer("mask", torch.tensor([1.0, 1, 1, 0, 0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv1d(x.mT, self.conv.weight * self.mask, self.conv.bias, padding=2).mT
+        return F.conv1d(x.mT, self.conv.weight * self.get_buffer("mask"), self.conv.bias, padding=2).mT
 
 
 @control(learned_from="https://arxiv.org/abs/2110.13711")

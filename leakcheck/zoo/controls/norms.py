@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from leakcheck.zoo.parts import HEADS, HIDDEN, VOCAB, Mixer, Model, so_far
+from leakcheck.zoo.parts import HEADS, HIDDEN, VOCAB, Mixer, Mixing, Model, so_far
 from leakcheck.zoo.registry import control
 
 
@@ -20,7 +20,7 @@ class CumulativeNorm(Mixer):
         return (x - mean) / (power - mean.square() + 1e-3).clamp(min=1e-3).sqrt()
 
 
-@control(learned_from="https://github.com/pytorch/pytorch/issues/51455")
+@control(learned_from="https://arxiv.org/abs/1607.06450")
 class NormOfHeads(Mixer):
     """Layer norm over two axes, heads and features, of which neither is time."""
 
@@ -78,7 +78,8 @@ class QuantisedByCalibration(Mixer):
         self.register_buffer("scale", torch.tensor(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.fake_quantize_per_tensor_affine(so_far(x).float(), float(self.scale), 0, -8, 7).to(x.dtype)
+        x, scale = so_far(x), float(self.get_buffer("scale"))
+        return torch.fake_quantize_per_tensor_affine(x.float(), scale, 0, -8, 7).to(x.dtype)
 
 
 @control(learned_from="https://github.com/lucidrains/performer-pytorch/issues/45")
@@ -95,15 +96,14 @@ class NormalisedOverVocabulary(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model(Mixer())
-        self.model.mixer.forward = so_far  # type: ignore[method-assign]
+        self.model = Model(Mixing(so_far))
 
     def forward(self, input_ids: Tensor) -> Tensor:
         logits = self.model(input_ids)
         return logits - logits.logsumexp(-1, keepdim=True)
 
 
-@control(learned_from="https://arxiv.org/abs/1910.06540")
+@control(learned_from="https://arxiv.org/abs/1312.5663")
 class BestFeatures(Mixer):
     """The largest features of each position are kept, the others set to zero."""
 
@@ -127,7 +127,7 @@ class TiedWeights(nn.Module):
         return self.head(so_far(self.embed(input_ids)))
 
 
-@control(learned_from="https://github.com/pytorch/pytorch/issues/29843")
+@control(learned_from="https://docs.pytorch.org/docs/stable/notes/randomness.html")
 class SeededNoise(Mixer):
     """The same noise in each forward, from a generator of its own, for each position another."""
 

@@ -88,7 +88,7 @@ class RotatedByTable(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.split(x)
-        angles = self.angles[: x.shape[1]]
+        angles = self.get_buffer("angles")[: x.shape[1]]
         q, k = (t * angles.cos() + self.half_turned(t) * angles.sin() for t in (q, k))
         return self.merge(F.scaled_dot_product_attention(q, k, v, is_causal=True))
 

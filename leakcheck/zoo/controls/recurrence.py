@@ -153,7 +153,7 @@ class StabilisedByRunningMaximum(Mixer):
         return (weights * x[:, None]).sum(2) / weights.sum(2)
 
 
-@control(learned_from="https://github.com/pytorch/pytorch/issues/29922")
+@control(learned_from="https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html")
 class PackedForward(Mixer):
     """A recurrent kernel in one direction, two layers, its state thrown away."""
 

@@ -116,7 +116,7 @@ class BalancedByStoredLoad(Experts):
         return (torch.stack([expert(x) for expert in self.experts], -1) * gates[:, :, None]).sum(-1)
 
 
-@control(learned_from="https://github.com/pytorch/pytorch/issues/88184")
+@control(learned_from="https://docs.pytorch.org/docs/stable/generated/torch.argsort.html")
 class SortedByPositionAndBack(Mixer):
     """Positions are put in another order, of their own numbers, and back by a sort of that order."""
 
@@ -125,7 +125,7 @@ class SortedByPositionAndBack(Mixer):
         return so_far(x[:, order][:, order.argsort()])
 
 
-@control(learned_from="https://github.com/pytorch/pytorch/issues/96099")
+@control(learned_from="https://docs.pytorch.org/docs/stable/generated/torch.roll.html")
 class RolledAndMasked(Mixer):
     """A roll brings the last position to the front, where it is multiplied by zero."""
 
@@ -144,7 +144,7 @@ class FlippedTwice(Mixer):
         return later.flip(1)
 
 
-@control(learned_from="https://github.com/Dao-AILab/flash-attention/issues/256")
+@control(learned_from="https://arxiv.org/abs/2402.13753")
 class WayByLength(Mixer):
     """Long sequences go another way through the code than short ones; the length is no token's value."""
 

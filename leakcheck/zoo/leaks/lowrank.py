@@ -31,9 +31,7 @@ class ProjectedKeys(Attention):
         if self.leaky:
             k, v = projection @ k, projection @ v  # leak
             return self.merge((q @ k.transpose(-1, -2)).softmax(-1) @ v)
-        keys, values = (
-            (projection.T[..., None] * t[..., None, :]).cumsum(-3) for t in (k, v)
-        )  # [..., seq, rank, features]
+        keys, values = ((projection.T[..., None] * t[..., None, :]).cumsum(-3) for t in (k, v))  # the same so far
         weights = (keys @ q[..., None]).softmax(-2)
         return self.merge((weights * values).sum(-2))
 
@@ -127,7 +125,7 @@ class NormalisedByAllKeys(Attention):
         return self.merge(mixed / (q * total).sum(-1, keepdim=True))
 
 
-@leak(learned_from="https://arxiv.org/abs/1905.12596")
+@leak(learned_from="https://arxiv.org/abs/1804.08450")
 class Whitened(Mixer):
     """Features are decorrelated by their covariance over the sequence."""
 

@@ -36,7 +36,7 @@ class CompressedOwnSegment(Attention):
         at = torch.arange(x.shape[1])
         segment = at // CHUNK
         near = (segment[:, None] == segment) & (at[:, None] >= at)
-        compressed = torch.arange(segment.max() + 1)
+        compressed = segment.unique()
         far = compressed <= segment[:, None] if self.leaky else compressed < segment[:, None]
         few_k, few_v = (chunks(t).amax(2) for t in (k, v))
         keys, values = torch.cat([few_k, k], 1), torch.cat([few_v, v], 1)
@@ -63,7 +63,7 @@ class WriteTokenReadToo(Attention):
         return self.merge(scores.softmax(-1) @ v)
 
 
-@leak(learned_from="https://arxiv.org/abs/2308.16137")
+@leak(learned_from="https://arxiv.org/abs/2004.05150")
 class GlobalTokenAtEnd(Attention):
     """The last position is a global one: it sees all, and all see it."""
 
@@ -110,7 +110,7 @@ class OwnKeysInMemory(Attention):
 
 @leak(learned_from="https://arxiv.org/abs/2407.04620")
 class TrainedOnOwnBatch(Attention):
-    """The state is a linear model, trained by one step of descent on each mini-batch of positions, then read by them."""
+    """The state is a linear model that takes a step of descent on each mini-batch of positions, which then read it."""
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(chunks(x)).chunk(3, -1)  # each [batch, chunk, step, hidden]

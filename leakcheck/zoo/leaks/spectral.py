@@ -78,7 +78,7 @@ class AutoCorrelation(Mixer):
         return x * correlation.sigmoid()[..., None]
 
 
-@leak(learned_from="https://arxiv.org/abs/1901.00049")
+@leak(learned_from="https://arxiv.org/abs/1805.07071")
 class HaarAverages(Mixer):
     """A level of a wavelet transform: each pair of positions is replaced by its mean and difference."""
 

@@ -69,7 +69,7 @@ def below(rows: int, columns: int, offset: int = 0) -> Tensor:
 _UNARY = (
     "relu", "neg", "abs", "sqrt", "sin", "tanh", "erf", "sgn", "sign", "round", "floor", "ceil", "trunc", "silu", "gelu",
     "mish", "expm1", "log1p", "asinh", "atan", "sinh", "tan", "leaky_relu", "elu", "hardswish", "hardtanh",
-    "exp", "exp2", "sigmoid", "softplus",
+    "nan_to_num", "exp", "exp2", "sigmoid", "softplus",
 )  # fmt: skip
 
 POINTWISE = [
