@@ -94,8 +94,8 @@ class KeysOfLaterLayer(TwoLayers):
     """Lower layers use the keys and values of the top one, of an earlier pass; there they are one position ahead."""
 
     def forward(self, x: Tensor) -> Tensor:
-        top = self.merge(self.attend(*self.split(x), self.causal(x)))
-        q, _, _ = self.split(x)
+        q, k, v = self.split(x)
+        top = self.merge(self.attend(q, k, v, self.causal(x)))
         _, k, v = self.split(x + top)
         if self.leaky:
             k, v = (t.roll(-1, 2) for t in (k, v))  # leak
