@@ -102,7 +102,11 @@ def convolution_is_padded_on_the_right(model: nn.Module, leaky: bool) -> nn.Modu
     return model
 
 
-@mutator(hosts=("mamba2", "bamba"), learned_from="https://github.com/pytorch/tutorials/issues/2250")
+@mutator(
+    hosts=("mamba2", "bamba"),
+    blamed=False,  # flow names the library's line where the values come in
+    learned_from="https://github.com/pytorch/tutorials/issues/2250",
+)
 def triangles_are_off_by_one(model: nn.Module, leaky: bool) -> nn.Module:
     """Lower triangles have one diagonal more, so that each step of a scan inside chunks takes in the next one."""
 
@@ -113,7 +117,11 @@ def triangles_are_off_by_one(model: nn.Module, leaky: bool) -> nn.Module:
     return model
 
 
-@mutator(hosts=("mamba2", "bamba"), learned_from="https://github.com/facebookresearch/ParlAI/pull/3068")
+@mutator(
+    hosts=("mamba2", "bamba"),
+    blamed=False,  # flow names the library's line where the values come in
+    learned_from="https://github.com/facebookresearch/ParlAI/pull/3068",
+)
 def filling_is_thrown_away(model: nn.Module, leaky: bool) -> nn.Module:
     """What `masked_fill` returns is thrown away, as if it worked in place."""
 
@@ -128,6 +136,7 @@ def filling_is_thrown_away(model: nn.Module, leaky: bool) -> nn.Module:
 @mutator(
     hosts=("llama", "gpt2"),
     attention="eager",
+    blamed=False,  # flow names the library's line where the values come in
     learned_from="https://github.com/autosome-ru/vigg_ribonanza/issues/1",
 )
 def scores_are_multiplied_by_mask(model: nn.Module, leaky: bool) -> nn.Module:
