@@ -298,7 +298,7 @@ class _Recorder:
         frame: FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code is not _recorded.__code__:
             code = frame.f_code
-            if is_user_code(frame):
+            if is_user_code(frame) and code.co_name != "__torch_function__":  # which passes on what a line calls
                 frames.append(Frame(Place(code.co_filename, frame.f_lineno, code.co_qualname), self._masks_in(frame)))
             owner = frame.f_locals.get("self") if code.co_varnames[:1] == ("self",) else None
             if (path := self._paths.get(id(owner))) is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
@@ -350,6 +351,22 @@ def test_batch_as_large_as_the_sequence() -> None:
     found = blame(model, ids, Violation(3, 4, SEQ - 1), run=model)
     assert found.place is not None
     assert found.place.line == line_of("MeanPooled")
+
+
+def test_a_mode_of_torch_functions_is_not_to_blame() -> None:
+    class PassesOn(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    model, ids = built("MeanPooled", True), tokens()
+
+    def run(token_ids: Tensor) -> Tensor:
+        with PassesOn():
+            return model(token_ids)
+
+    found = blame(model, ids, Violation(0, 4, SEQ - 1), run=run)
+    assert found.place is not None
+    assert (found.place.line, found.module) == (line_of("MeanPooled"), "mixer")
 
 
 def test_only_calls_inside_the_model_are_named() -> None:

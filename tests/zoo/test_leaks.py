@@ -39,6 +39,8 @@ def largest_leak(leak: Leak, seq: int, *, leaky: bool) -> float:
         subject.model.set_attn_implementation(leak.configuration.attention)
     if isinstance(subject.model, MixtralForCausalLM):
         subject.model.set_experts_implementation("eager")  # the fused kernel has no float64
+    if leak.configuration.mode == "train+checkpointing":
+        subject.model.gradient_checkpointing_enable()
     train = leak.configuration.mode != "eval"
     moved = oracle.moves(subject.model, seq=seq, vocab_size=subject.vocab_size, train=train)  # [cut, position]
     latest = torch.tensor(leak.configuration.contract.latest(seq))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from leakcheck.errors import SubjectCrash
 from leakcheck.findings import Verdict
 from leakcheck.subjects.subject import input_embedding
 from leakcheck.zoo.registry import Inapplicable, mutator
@@ -24,6 +25,18 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
     if not lists:
         raise Inapplicable(f"{type(model).__name__} has no list of layers")
     return max(lists, key=len)
+
+
+def embedding_of(model: nn.Module) -> nn.Module:
+    """The embedding of token ids.
+
+    Raises:
+        Inapplicable: it has none.
+    """
+    try:
+        return input_embedding(model)
+    except SubjectCrash as error:
+        raise Inapplicable(str(error)) from error
 
 
 def head_of(model: nn.Module) -> nn.Module:
@@ -70,7 +83,7 @@ def one_layer_convolves_both_ways(model: nn.Module, leaky: bool) -> nn.Module:
 @mutator(hosts=("llama", "gpt2"), blind=("gradient",), learned_from="https://arxiv.org/abs/1607.06450")
 def embeddings_are_centred_over_time(model: nn.Module, leaky: bool) -> nn.Module:
     """The mean that is taken off the embeddings is one over positions, not over features."""
-    change_output(input_embedding(model), lambda x: x - x.mean(1 if leaky else 2, keepdim=True))  # leak
+    change_output(embedding_of(model), lambda x: x - x.mean(1 if leaky else 2, keepdim=True))  # leak
     return model
 
 
