@@ -68,7 +68,7 @@ class Judge:
             blame = following.why(self.prober, configuration, question, story)
         return Answer(
             question=question,
-            verdict=_verdict(question, found, flow, controls),
+            verdict=_verdict(found, flow, controls),
             moved=found,
             violations=flow.violations if flow.traced else None,
             proven=flow.proven,
@@ -119,12 +119,11 @@ def _showing(changes: Sequence[Change], mix: Mix) -> Change:
     return next(c for c in changes if c.inputs[mix.row, mix.position] and (c.blind & mix.targets).any())
 
 
-def _verdict(question: Question, found: Moved, flow: Followed, controls: Sequence[Control]) -> Verdict:
+def _verdict(found: Moved, flow: Followed, controls: Sequence[Control]) -> Verdict:
     if found.repeatable and found.worst is not None:
         return Verdict.SUSPECT if found.unconfirmed else Verdict.LEAK
     if flow.violations:
         return Verdict.SUSPECT
     planted = {control.expected for control in controls}
     trusted = {"delta", "violation"} <= planted and all(control.caught for control in controls)
-    proven = flow.proven and question.same_as is None and trusted
-    return Verdict.PROVEN if proven else Verdict.OPEN
+    return Verdict.PROVEN if flow.proven and trusted else Verdict.OPEN
