@@ -1,7 +1,7 @@
 """What the laws are tried on: a model, with one of its attention backends."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,13 +21,16 @@ _SHORT = 16
 _IN_PARTS = ("cache_consistent", "documents_independent", "padding_invariant", "prefix_consistent")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Audited:
     """A subject under one attention backend."""
 
     name: str
-    subject: Subject = field(repr=False)
-    backend: str = field(repr=False)
+    subject: Subject
+    backend: str
+
+    def __repr__(self) -> str:
+        return self.name
 
     @cached_property
     def twin(self) -> Twin:

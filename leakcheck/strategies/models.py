@@ -72,7 +72,8 @@ def mutants(
     planted: st.SearchStrategy[Mutator] | None = None,
 ) -> Mutant:
     """Small models with a leak to plant in them, where the mutator finds what it changes."""
-    mutant = Mutant(draw(hosts or configurations()), draw(planted or mutators()).name)
+    host = draw(configurations() if hosts is None else hosts)
+    mutant = Mutant(host, draw(mutators() if planted is None else planted).name)
     try:
         mutant.build(leaky=True)
     except Inapplicable:
