@@ -17,17 +17,13 @@ import hypothesis
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.configuration import storage_directory
 
 from audited import Audited, built_in, of_spec
 
 from leakcheck.laws import Broken
 
 torch.set_num_threads(1)  # the models are tiny
-
-ROOT = Path(__file__).resolve().parents[1]
-STORE = ROOT / ".hypothesis"
-FINDINGS = STORE / "findings.jsonl"
 
 _COMMON = settings(
     deadline=None,
@@ -36,10 +32,9 @@ _COMMON = settings(
     phases=set(Phase) - {Phase.explain},
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],  # an example is a model, built and run
 )
-_STORED = settings(_COMMON, database=DirectoryBasedExampleDatabase(STORE / "examples"))
-settings.register_profile("dev", _STORED, max_examples=5)
+settings.register_profile("dev", _COMMON, max_examples=5)
 settings.register_profile("ci", _COMMON, max_examples=20, derandomize=True)
-settings.register_profile("soak", _STORED, max_examples=200)  # of each property in a round, and then another round
+settings.register_profile("soak", _COMMON, max_examples=200)  # of each property in a round, and then another round
 settings.load_profile("ci")
 
 _BLOB = re.compile(r"@reproduce_failure\('[^']*', b'([^']*)'\)")
@@ -159,8 +154,9 @@ def _store(item: pytest.Item, error: BaseException, line: str) -> None:
         "counterexample": counterexample and asdict(counterexample),
         "replay": line,
     }
-    FINDINGS.parent.mkdir(exist_ok=True)
-    file = os.open(FINDINGS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    path = Path(storage_directory("findings.jsonl"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(file, json.dumps(finding, default=repr).encode() + b"\n")
     finally:

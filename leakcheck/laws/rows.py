@@ -58,7 +58,8 @@ def padding_unseen(model: object, tokens: Tensor, changed: Tensor, lengths: Sequ
         Vacuous: no padding is changed.
     """
     both, valid = twin(model), _valid(tokens, lengths, side)
-    arguments = _masked(both, valid)
+    # Positions that restart would tell documents apart, and so hide that the mask is lost.
+    arguments = _masked(both, valid, torch.arange(tokens.shape[1]).expand(tokens.shape))
     other = torch.where(valid, tokens, changed)
     if torch.equal(tokens, other):
         raise Vacuous("no padding is changed")
@@ -82,7 +83,7 @@ def padding_invariant(model: object, tokens: Tensor, lengths: Sequence[int], sid
         Vacuous: there is no padding.
     """
     both, valid = twin(model), _valid(tokens, lengths, side)
-    arguments = _masked(both, valid)
+    arguments = _masked(both, valid, (valid.cumsum(1) - 1).clamp(min=0))
     if valid.all():
         raise Vacuous("there is no padding")
     if side == LEFT and "position_ids" not in arguments:
@@ -166,13 +167,12 @@ def _valid(tokens: Tensor, lengths: Sequence[int], side: str) -> Tensor:
     return places >= tokens.shape[1] - kept if side == LEFT else places < kept
 
 
-def _masked(model: Twin, valid: Tensor) -> dict[str, Tensor]:
+def _masked(model: Twin, valid: Tensor, positions: Tensor) -> dict[str, Tensor]:
+    """What the forward takes of the mask of padding and the positions `[batch, seq]`."""
     if not model.takes("attention_mask"):
         raise NotApplicable(f"{model.name} takes no attention mask")
-    arguments = {"attention_mask": valid.long()}
-    if model.takes("position_ids"):
-        arguments["position_ids"] = (valid.cumsum(1) - 1).clamp(min=0)
-    return arguments
+    places = {"position_ids": positions} if model.takes("position_ids") else {}
+    return {"attention_mask": valid.long(), **places}
 
 
 def _bare(model: Twin, run: Runner, row: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Decoding as a state machine: Hypothesis looks for the shortest way to make a cache give something else."""
 
+from itertools import product
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -8,26 +9,23 @@ from leakcheck.laws import Append, Crop, Decoding, NotApplicable, Reorder, Reset
 from leakcheck.strategies.inputs import VOCABULARY
 
 _ROWS = 3
+_ORDERS = sorted(product(range(_ROWS), repeat=_ROWS), key=lambda order: order != (1, 0, 2))
 
 
 def decoding(model: object, *, vocab_size: int = VOCABULARY, max_length: int = 16) -> type[RuleBasedStateMachine]:
     """A machine that appends tokens and chunks to a cache, crops and reorders it, and begins anew.
 
-    After each step what is cached has to give what a forward of the same tokens gives, in float64. A step that the cache
-    cannot do is not taken.
+    Each chunk has to give what it gives in a forward of all tokens without a cache, in float64. A step that the cache
+    cannot do is not taken. Of a batch the first row is drawn; each other has the next token of the vocabulary, so that
+    no two rows are alike.
 
     Raises:
         NotApplicable: the model keeps no cache.
     """
     both = twin(model)
     Decoding(both).take(Append(((0,),)))
-
-    def rows(length: int) -> st.SearchStrategy[list[list[int]]]:
-        """Chunks `[3, length]`, of which the batch takes as many rows as it has."""
-        row = st.lists(st.integers(0, vocab_size - 1), min_size=length, max_size=length)
-        return st.lists(row, min_size=_ROWS, max_size=_ROWS)
-
-    chunk = st.integers(2, 5).flatmap(rows)
+    chunks = st.lists(st.integers(0, vocab_size - 1), min_size=1, max_size=5)
+    batches = st.integers(1, _ROWS)
 
     class DecodingMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
@@ -36,46 +34,38 @@ def decoding(model: object, *, vocab_size: int = VOCABULARY, max_length: int = 1
             self.rows = 1
 
         @property
-        def room(self) -> int:
-            return max_length - self.length
-
-        @property
         def length(self) -> int:
             return self.decoding.tokens.shape[1]
 
-        @initialize(rows=st.integers(1, _ROWS), prompt=rows(1) | chunk)
-        def begin(self, rows: int, prompt: list[list[int]]) -> None:
+        @initialize(rows=batches, chunk=chunks)
+        def begin(self, rows: int, chunk: list[int]) -> None:
             self.rows = rows
-            self._append(prompt)
+            self.append(chunk)
 
-        @precondition(lambda self: self.room > 0)
-        @rule(token=rows(1))
-        def append(self, token: list[list[int]]) -> None:
-            self._append(token)
-
-        @precondition(lambda self: self.room > 1)
-        @rule(chunk=chunk)
-        def append_chunk(self, chunk: list[list[int]]) -> None:
-            self._append([row[: self.room] for row in chunk])
+        @precondition(lambda self: self.length < max_length)
+        @rule(chunk=chunks)
+        def append(self, chunk: list[int]) -> None:
+            fitting = chunk[: max_length - self.length]
+            rows = range(self.rows)
+            self.decoding.take(Append(tuple(tuple((token + row) % vocab_size for token in fitting) for row in rows)))
 
         @precondition(lambda self: self.length > 1)
         @rule(count=st.integers(1, max_length - 1))
         def crop(self, count: int) -> None:
-            self._take(Crop(min(count, self.length - 1)))
+            self._try(Crop(min(count, self.length - 1)))
 
-        @rule(rows=st.lists(st.integers(0, _ROWS - 1), min_size=_ROWS, max_size=_ROWS))
-        def reorder(self, rows: list[int]) -> None:
-            self._take(Reorder(tuple(row % self.rows for row in rows[: self.rows])))
+        @precondition(lambda self: self.rows > 1)
+        @rule(order=st.sampled_from(_ORDERS))
+        def reorder(self, order: tuple[int, ...]) -> None:
+            self._try(Reorder(tuple(row % self.rows for row in order[: self.rows])))
 
-        @rule(rows=st.integers(1, _ROWS), prompt=rows(1) | chunk)
-        def reset(self, rows: int, prompt: list[list[int]]) -> None:
-            self._take(Reset())
-            self.begin(rows, prompt)
+        @precondition(lambda self: 2 * self.length > max_length)
+        @rule(rows=batches, chunk=chunks)
+        def reset(self, rows: int, chunk: list[int]) -> None:
+            self.decoding.take(Reset())
+            self.begin(rows, chunk)
 
-        def _append(self, chunk: list[list[int]]) -> None:
-            self.decoding.take(Append(tuple(map(tuple, chunk[: self.rows]))))
-
-        def _take(self, step: Step) -> None:
+        def _try(self, step: Step) -> None:
             try:
                 self.decoding.take(step)
             except NotApplicable:
