@@ -1,4 +1,4 @@
-"""Options of the suite: `--model SPEC` runs the laws on that model, `--soak` goes on, `--replay` runs one example again.
+"""Options of the suite: `--model SPEC` runs the laws on that model, `--soak` goes on, `--replay` runs one example.
 
 Hypothesis profiles (`--hypothesis-profile`): `dev` while writing, `ci` for every change, `soak` until interrupted.
 """
@@ -16,10 +16,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from audited import Audited, built_in, of_spec
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.configuration import storage_directory
-
-from audited import Audited, built_in, of_spec
 
 from leakcheck.laws import Broken
 

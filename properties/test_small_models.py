@@ -23,7 +23,9 @@ KEPT = (
     "olmo2",
 )
 VOCABULARY, LENGTH = 97, 11
-MANY = settings(max_examples=4 * settings().max_examples)  # of a few forwards each, over ten architectures and nine laws
+MANY = settings(
+    max_examples=4 * settings().max_examples
+)  # of a few forwards each, over ten architectures and nine laws
 FEW = settings(max_examples=max(2, settings().max_examples // 7))  # of two audits each
 
 

@@ -12,9 +12,9 @@ _LAYER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 class Counterexample:
     """What broke a law: concrete inputs, and the output that is not what it has to be.
 
-    `inputs` are the law's arguments by name, tensors as lists. Output `position` of row `row` differs by `delta` in float64;
-    `rounding` is the largest difference there that rounding explains. `module` is the first one, in the order in which they
-    return, whose output differs already; empty if only the logits do.
+    `inputs` are the law's arguments by name, tensors as lists. Output `position` of row `row` differs by `delta` in
+    float64; `rounding` is the largest difference there that rounding explains. `module` is the first one, in the order
+    in which they return, whose output differs already; empty if only the logits do.
     """
 
     law: str

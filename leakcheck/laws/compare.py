@@ -39,6 +39,11 @@ class View:
         return self.of(logits), _sizes(logits.flatten(2))
 
 
+def forward(tokens: Tensor, **arguments: Any) -> Callable[[Runner], Tensor]:
+    """The forward of these token ids, `[batch, seq]`."""
+    return lambda run: run.logits(tokens, **arguments)
+
+
 def whole(forward: Callable[[Runner], Tensor], rows: int, seq: int) -> View:
     """A view of all positions of all rows, row by row."""
     return of_mask(forward, torch.ones(rows, seq, dtype=torch.bool))
@@ -145,7 +150,9 @@ def _outputs(view: View, run: Runner) -> dict[tuple[str, int], Tensor]:
 
         return keep
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in unwrapped(run.model).named_modules() if name]
+    handles = [
+        module.register_forward_hook(hook(name)) for name, module in unwrapped(run.model).named_modules() if name
+    ]
     handles.append(run.model.register_forward_pre_hook(lambda module, args: outputs.clear()))
     try:
         view.forward(run)

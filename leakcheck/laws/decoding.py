@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leakcheck.errors import SubjectCrash
 from leakcheck.laws.broken import NotApplicable, Vacuous
-from leakcheck.laws.compare import View, expect_same
+from leakcheck.laws.compare import View, expect_same, forward
 from leakcheck.laws.registry import law
 from leakcheck.laws.twin import Runner, Twin, twin
 from leakcheck.subjects.subject import logits_of
@@ -112,7 +112,7 @@ class Decoding:
             return ready.pop() if ready else _replay(self.twin, run, steps)
 
         claim = f"{chunk} tokens behind {first} in the cache have to give what they give without a cache"
-        one = View(lambda run: run.logits(tokens), entries[:, 0], first + entries[:, 1])
+        one = View(forward(tokens), entries[:, 0], first + entries[:, 1])
         other = View(cached, entries[:, 0], entries[:, 1])
         expect_same("cache_consistent", self.twin, one, other, claim, {"steps": steps})
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from leakcheck.laws.broken import Vacuous
-from leakcheck.laws.compare import View, expect_same, of_mask, same, whole
+from leakcheck.laws.compare import View, expect_same, forward, of_mask, same, whole
 from leakcheck.laws.registry import law
 from leakcheck.laws.twin import Runner, Twin, twin
 
@@ -23,7 +23,7 @@ def causal(model: object, tokens: Tensor, changed: Tensor) -> None:
     past &= ~past.all(1, keepdim=True)
     if not past.any():
         raise Vacuous("no row has a token that stays before one that is changed")
-    one, other = of_mask(_forward(tokens), past), of_mask(_forward(changed), past)
+    one, other = of_mask(forward(tokens), past), of_mask(forward(changed), past)
     claim = "what comes before the first changed token has to stay"
     expect_same("causal", both, one, other, claim, {"tokens": tokens.tolist(), "changed": changed.tolist()})
     if _ignored(both, tokens, changed):
@@ -41,8 +41,8 @@ def prefix_consistent(model: object, tokens: Tensor, length: int) -> None:
     rows, seq = tokens.shape
     if not 0 < length < seq:
         raise Vacuous(f"{length} of {seq} tokens are no shorter prefix")
-    prefix = whole(_forward(tokens[:, :length]), rows, length)
-    full = View(_forward(tokens), prefix.rows, prefix.positions)
+    prefix = whole(forward(tokens[:, :length]), rows, length)
+    full = View(forward(tokens), prefix.rows, prefix.positions)
     claim = f"the first {length} tokens alone have to give what they give in front of the others"
     inputs = {"tokens": tokens.tolist(), "length": length}
     expect_same("prefix_consistent", twin(model), full, prefix, claim, inputs)
@@ -62,15 +62,11 @@ def repeatable(model: object, tokens: Tensor, between: Tensor) -> None:
         run(between)
         return run.logits(tokens)
 
-    once, twice = whole(_forward(tokens), *tokens.shape), whole(again, *tokens.shape)
+    once, twice = whole(forward(tokens), *tokens.shape), whole(again, *tokens.shape)
     claim = "the same tokens have to give the same, whatever was run in between"
     inputs = {"tokens": tokens.tolist(), "between": between.tolist()}
     expect_same("repeatable", twin(model), once, twice, claim, inputs)
 
 
 def _ignored(model: Twin, tokens: Tensor, changed: Tensor) -> bool:
-    return same(model, whole(_forward(tokens), *tokens.shape), whole(_forward(changed), *changed.shape))
-
-
-def _forward(tokens: Tensor):
-    return lambda run: run.logits(tokens)
+    return same(model, whole(forward(tokens), *tokens.shape), whole(forward(changed), *changed.shape))

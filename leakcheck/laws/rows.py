@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from leakcheck.laws.broken import NotApplicable, Vacuous
-from leakcheck.laws.compare import View, expect_same, of_mask, whole
+from leakcheck.laws.compare import View, expect_same, forward, of_mask, whole
 from leakcheck.laws.registry import law
 from leakcheck.laws.twin import Runner, Twin, twin
 from leakcheck.subjects.library import masking_utils
@@ -34,13 +34,13 @@ def batch_independent(model: object, tokens: Tensor, order: Sequence[int]) -> No
     if rows < 2:
         raise Vacuous("one row has no company")
     for row, alone in enumerate(tokens):
-        together = _row(lambda run: run.logits(tokens), row, seq)
-        single = _row(lambda run, alone=alone: run.logits(alone[None]), 0, seq)
+        together = _row(forward(tokens), row, seq)
+        single = _row(forward(alone[None]), 0, seq)
         claim = "a row alone has to give what it gives in the batch"
         expect_same("batch_independent", both, together, single, claim, inputs)
-    together = whole(lambda run: run.logits(tokens), rows, seq)
+    together = whole(forward(tokens), rows, seq)
     places = torch.tensor(list(order)).argsort()[together.rows]
-    turned = View(lambda run: run.logits(tokens[list(order)]), places, together.positions)
+    turned = View(forward(tokens[list(order)]), places, together.positions)
     claim = "a row has to give the same in any order of the batch"
     expect_same("batch_independent", both, together, turned, claim, inputs)
 
@@ -63,8 +63,8 @@ def padding_unseen(model: object, tokens: Tensor, changed: Tensor, lengths: Sequ
     other = torch.where(valid, tokens, changed)
     if torch.equal(tokens, other):
         raise Vacuous("no padding is changed")
-    one = of_mask(lambda run: run.logits(tokens, **arguments), valid)
-    two = of_mask(lambda run: run.logits(other, **arguments), valid)
+    one = of_mask(forward(tokens, **arguments), valid)
+    two = of_mask(forward(other, **arguments), valid)
     claim = f"what stands in padding at the {side} has to change nothing"
     inputs = {"tokens": tokens.tolist(), "changed": other.tolist(), "lengths": list(lengths), "side": side}
     expect_same("padding_unseen", both, one, two, claim, inputs)
@@ -93,8 +93,8 @@ def padding_invariant(model: object, tokens: Tensor, lengths: Sequence[int], sid
     inputs = {"tokens": tokens.tolist(), "lengths": list(lengths), "side": side}
     for row, kept in enumerate(valid):
         (places,) = kept.nonzero(as_tuple=True)
-        padded = View(lambda run: run.logits(tokens, **arguments), torch.full_like(places, row), places)
-        bare = _row(lambda run, row=row, kept=kept: _bare(both, run, tokens[row][kept]), 0, len(places))
+        padded = View(forward(tokens, **arguments), torch.full_like(places, row), places)
+        bare = _row(_bare(both, tokens[row][kept]), 0, len(places))
         expect_same("padding_invariant", both, padded, bare, claim, inputs)
 
 
@@ -121,13 +121,13 @@ def documents_independent(model: object, tokens: Tensor, lengths: Sequence[int])
     for document, end in zip(tokens[0].split(list(lengths)), accumulate(lengths), strict=True):
         size = len(document)
         places = torch.arange(end - size, end)
-        packed = View(lambda run: run.logits(tokens, **arguments), torch.zeros_like(places), places)
-        alone = _row(lambda run, d=document: run.logits(d[None], **_packed(both, [len(d)])), 0, size)
+        packed = View(forward(tokens, **arguments), torch.zeros_like(places), places)
+        alone = _row(forward(document[None], **_packed(both, [size])), 0, size)
         expect_same("documents_independent", both, packed, alone, claim, inputs)
 
 
 def separates_documents(model: object) -> bool:
-    """Whether the model says that it does: its forward takes documents, or its masks are made from positions that restart.
+    """Whether the model says that it does: by an argument, or by masks that it makes of positions that restart.
 
     Cost: one forward of four tokens, where it has to be found out.
     """
@@ -175,11 +175,11 @@ def _masked(model: Twin, valid: Tensor, positions: Tensor) -> dict[str, Tensor]:
     return {"attention_mask": valid.long(), **places}
 
 
-def _bare(model: Twin, run: Runner, row: Tensor) -> Tensor:
-    """The logits `[1, seq, vocab]` of one row without padding."""
+def _bare(model: Twin, row: Tensor) -> Callable[[Runner], Tensor]:
+    """The forward of one row without padding."""
     places = {"position_ids": torch.arange(len(row))[None]} if model.takes("position_ids") else {}
-    return run.logits(row[None], **places)
+    return forward(row[None], **places)
 
 
-def _row(forward: Callable[[Runner], Tensor], row: int, seq: int) -> View:
-    return View(forward, torch.full((seq,), row), torch.arange(seq))
+def _row(run: Callable[[Runner], Tensor], row: int, seq: int) -> View:
+    return View(run, torch.full((seq,), row), torch.arange(seq))

@@ -1,4 +1,4 @@
-"""A model in float64, in which rounding and moving are told apart; and the same in float32, which shows how it rounds."""
+"""A model in float64, where rounding and moving are told apart; and in float32, which shows how it rounds."""
 
 import copy
 import warnings

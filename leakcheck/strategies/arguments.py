@@ -10,9 +10,8 @@ from leakcheck.laws import LAWS, chunks
 from leakcheck.strategies.inputs import LENGTHS, VOCABULARY, chunkings, cuts, packings, paddings, replacements, tokens
 
 Arguments = dict[str, Any]
-Drawing = Callable[..., Arguments]
 
-_DRAWN: dict[str, Drawing] = {}
+_DRAWN: dict[str, Callable[..., st.SearchStrategy[Arguments]]] = {}
 
 
 def arguments(
@@ -25,19 +24,17 @@ def arguments(
     Raises:
         KeyError: there is no such law.
     """
-    drawing: Any = _DRAWN[law]
-    return drawing(vocab_size=vocab_size, lengths=lengths, step=step)
+    return _DRAWN[law](vocab_size=vocab_size, lengths=lengths, step=step)
 
 
-def _of(law: str) -> Callable[[Callable[..., Arguments]], Drawing]:
+def _of(law: str) -> Callable[[Callable[..., Arguments]], None]:
     if law not in LAWS:
         raise ValueError(f"there is no law {law!r}")
     if law in _DRAWN:
         raise ValueError(f"the arguments of {law} are drawn in two ways")
 
-    def register(drawing: Callable[..., Arguments]) -> Drawing:
+    def register(drawing: Callable[..., Arguments]) -> None:
         _DRAWN[law] = st.composite(drawing)
-        return drawing
 
     return register
 

@@ -1,6 +1,7 @@
-"""What laws are tried on: tokens, cuts, replacements, documents, padding, chunks. All shrink to few short rows of zeros."""
+"""What laws are tried on: tokens, cuts, replacements, documents, padding, chunks. All shrink to short rows of zeros."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ def tokens(
 
 @st.composite
 def replacements(draw: st.DrawFn, tokens: Tensor, where: Tensor, *, vocab_size: int = VOCABULARY) -> Tensor:
-    """`tokens` with others in their place where the boolean mask of that shape is true: the first one always, and more."""
+    """`tokens` with others in their place where a boolean mask of that shape is true: always the first, and more."""
     count = int(where.sum())
     offsets = [draw(st.integers(1, vocab_size - 1), label="first change")] if count else []
     rest = st.lists(st.integers(0, vocab_size - 1), min_size=count - len(offsets), max_size=count - len(offsets))
@@ -42,10 +43,10 @@ def cuts(*, length: int, step: int = 1) -> st.SearchStrategy[int]:
 
 @st.composite
 def parts(draw: st.DrawFn, *, length: int, at_least: int = 1) -> tuple[int, ...]:
-    """Lengths of consecutive parts of a sequence, which make `length`; they shrink to one part, or `at_least` so many."""
+    """Lengths of consecutive parts of a sequence of this length; they shrink to one part, or `at_least` so many."""
     inner = st.sets(st.integers(1, length - 1), min_size=at_least - 1) if length > 1 else st.just(set())
     borders = [0, *sorted(draw(inner, label="borders")), length]
-    return tuple(end - start for start, end in zip(borders, borders[1:], strict=False))
+    return tuple(end - start for start, end in pairwise(borders))
 
 
 def chunkings(*, length: int) -> st.SearchStrategy[tuple[int, ...]]:

@@ -78,8 +78,8 @@ def shrink(config: PreTrainedConfig, **toy: Any) -> PreTrainedConfig:
 def variations(config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
     """Of a small configuration the fields that can have other small sizes, each by itself, and these, smallest first.
 
-    Layers, if they are all of one kind; heads, and key/value heads, of which there are no more; experts; windows, chunks
-    and kernels. Some architectures refuse some of them.
+    Layers, if they are all of one kind; heads, and key/value heads, of which there are no more; experts; windows,
+    chunks and kernels. Some architectures refuse some of them.
     """
     values = config.to_dict()
     depth = next((v for name, v in values.items() if _LAYERS.fullmatch(name) and isinstance(v, int)), 0)

@@ -1,4 +1,4 @@
-"""For every law a model that breaks it, and its twin that does not; most are a real LLaMA or GPT-2 with one thing wrong."""
+"""For every law a model that breaks it and a twin that does not; most are LLaMA or GPT-2 with one thing wrong."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +18,7 @@ class Wrapped(nn.Module):
         super().__init__()
         self.inner, self.change = inner, change
 
-    def forward(
-        self, input_ids, attention_mask=None, position_ids=None, past_key_values=None, use_cache=False
-    ) -> Any:
+    def forward(self, input_ids, attention_mask=None, position_ids=None, past_key_values=None, use_cache=False) -> Any:
         given = {
             "attention_mask": attention_mask,
             "position_ids": position_ids,

@@ -193,7 +193,7 @@ def test_a_model_that_ignores_its_inputs_is_vacuous() -> None:
         keeps("causal", toy(lambda x: -x))
 
 
-# --- the model that is given --------------------------------------------------------------------------------------------
+# --- the model that is given ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("law", LAWS)
