@@ -18,7 +18,6 @@ import pytest
 import torch
 from audited import Audited, built_in, of_spec
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.configuration import storage_directory
 
 from leakcheck.laws import Broken
 
@@ -153,7 +152,7 @@ def _store(item: pytest.Item, error: BaseException, line: str) -> None:
         "counterexample": counterexample and asdict(counterexample),
         "replay": line,
     }
-    path = Path(storage_directory("findings.jsonl"))
+    path = Path(os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis")) / "findings.jsonl"  # beside the examples
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:

@@ -70,7 +70,7 @@ def test_arguments_are_seldom_vacuous(law: str) -> None:
     assert len(vacuous) <= 3
 
 
-def smallest(name: str, **options) -> dict:
+def smallest(name: str, tries: int = 200, **options) -> dict:
     """The arguments that are left of those that show what is planted."""
     planted = PLANTED[name]
     model = Twin(planted.broken())
@@ -84,7 +84,7 @@ def smallest(name: str, **options) -> dict:
             return False
         return False
 
-    return find(drawn(planted.law, vocab_size=VOCAB, **options), shows, settings=settings(QUICK, max_examples=200))
+    return find(drawn(planted.law, vocab_size=VOCAB, **options), shows, settings=settings(QUICK, max_examples=tries))
 
 
 @pytest.mark.parametrize(
@@ -107,4 +107,4 @@ def test_they_shrink_to_the_least_that_shows_it(name: str, expected: dict) -> No
 
 def test_a_length_that_is_not_drawn_shows_nothing() -> None:
     with pytest.raises(NoSuchExample):
-        smallest("beyond a length", lengths=range(2, 10))
+        smallest("beyond a length", tries=30, lengths=range(2, 10))
