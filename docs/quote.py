@@ -2,12 +2,13 @@
 
 After a change of the output or of reports/, in the repository's root:
 
-    python -m cogapp -r -I docs README.md docs/compatibility.md docs/findings.md docs/flow.md docs/method1_v3.md
+    python -m cogapp -r -I docs README.md docs/compatibility.md docs/findings.md docs/flow.md docs/laws.md docs/method1_v3.md
 """
 
 import io
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -87,6 +88,20 @@ def session(code: str) -> str:
         check=True,
     ).stdout
     return f"```python\n{code.strip()}\n```\n\n```console\n{printed.strip()}\n```"
+
+
+def suite(spec: str, chosen: str) -> str:
+    """What the property suite prints of the tests that are chosen, on a model that fails them; times are left out."""
+    command = ["pytest", "properties", "--model", spec, "-k", chosen, "-q"]
+    printed = subprocess.run(
+        [sys.executable, "-m", *command, "-p", "no:cacheprovider", "--hypothesis-profile", "ci"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(_WIDTH), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        encoding="utf-8",
+    ).stdout
+    failures = printed.partition("= FAILURES =")[2].partition("\n")[2].partition("\n====")[0]
+    return f"```console\n$ python -m {shlex.join(command)}\n{failures}\n```"
 
 
 def table(name: str, heading: str) -> str:

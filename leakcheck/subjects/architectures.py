@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from leakcheck.subjects.library import IN_FLOAT32
+from leakcheck.subjects.library import IN_FLOAT32, PreTrainedConfig
 from leakcheck.subjects.shrink import shrink
 from leakcheck.subjects.subject import randomise
 
@@ -57,21 +57,37 @@ def names() -> list[str]:
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
-def build(model_type: str, seed: int = 0) -> PreTrainedModel:
-    """A small model in eval mode, a decoder where it has the choice, with weights so that every path carries signal.
+def configuration(model_type: str, **fields: Any) -> PreTrainedConfig:
+    """The small configuration of a model type, with these fields as they are given: a decoder where it has the choice.
+
+    Raises:
+        Exception: whatever the configuration raises.
+    """
+    config, _ = _of(model_type)
+    if hasattr(config, "is_decoder"):
+        config.is_decoder = True
+    return shrink(config, **{**copy.deepcopy(TOY.get(model_type, {})), **fields})
+
+
+def build(model_type: str, seed: int = 0, **fields: Any) -> PreTrainedModel:
+    """A small model in eval mode of the `configuration`, with weights so that every path carries signal.
 
     Raises:
         Exception: whatever the configuration or the model raises.
     """
+    _, model_class = _of(model_type)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model_class._from_config(configuration(model_type, **fields), **IN_FLOAT32).eval()
+    randomise(model, seed)
+    return model
+
+
+def _of(model_type: str) -> tuple[PreTrainedConfig, Any]:
+    """The default configuration of a causal LM, and its class."""
     config = AutoConfig.for_model(model_type)
     model_class: Any = AutoModelForCausalLM._model_mapping[type(config)]
     part = next((c for c in vars(config).values() if type(c) is model_class.config_class), None)
     if type(config) is not model_class.config_class and part is not None:
         config = part  # the causal LM is a part of what the type names
-    if hasattr(config, "is_decoder"):
-        config.is_decoder = True
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = model_class._from_config(shrink(config, **copy.deepcopy(TOY.get(model_type, {}))), **IN_FLOAT32).eval()
-    randomise(model, seed)
-    return model
+    return config, model_class

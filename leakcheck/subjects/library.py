@@ -29,6 +29,7 @@ __all__ = [
     "constructor_fields",
     "create_causal_mask",
     "make_room",
+    "masking_utils",
     "merge_with_config_defaults",
     "strict",
 ]
@@ -153,6 +154,9 @@ def _always(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: t
 def _taken(function: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(function).parameters)
 
+
+# The module that makes masks of positions that restart at each packed document; `None` before 4.53.
+masking_utils: Any = _imported("transformers", "masking_utils", None)
 
 _create_causal_mask = _imported("transformers.masking_utils", "create_causal_mask", _mask_of_the_model)
 create_causal_mask = (

@@ -21,6 +21,9 @@ _LAYERS = re.compile(r"num_hidden_layers|n_layers?|num_layers|(num_)?(en|de)code
 _HEADS = re.compile(r"(.*_)?num_(attention_|query_|attn_)?heads|n_heads?|((en|de)coder_)?attention_heads")
 _KV_HEADS = re.compile(r"(.*_)?num_(key_value|kv)_heads|n_kv_heads|kv_n_heads|n_head_kv|num_query_groups")
 
+_EXPERTS = re.compile(r"(num|n)_((local|routed)_)?experts|moe_num_experts")
+_LOOKS_BACK = re.compile(r"(.*_)?(window|chunk)(_size|_len|_length)?|.*_kernel(_size|_dim)?|.*_d_conv|d_conv")
+
 # The first pattern that matches a field's name gives its size.
 _EXACT = tuple(
     (re.compile(pattern), size)
@@ -70,6 +73,33 @@ def shrink(config: PreTrainedConfig, **toy: Any) -> PreTrainedConfig:
         Exception: whatever the configuration's class raises where its own checks refuse these sizes.
     """
     return type(config).from_dict(_merged(_small(_constructor_fields(config)), toy))
+
+
+def variations(config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
+    """Of a small configuration the fields that can have other small sizes, each by itself, and these, smallest first.
+
+    Layers, if they are all of one kind; heads, and key/value heads, of which there are no more; experts; windows,
+    chunks and kernels. Some architectures refuse some of them.
+    """
+    values = config.to_dict()
+    depth = next((v for name, v in values.items() if _LAYERS.fullmatch(name) and isinstance(v, int)), 0)
+    uniform = not any(isinstance(value, list) and len(value) == depth for value in values.values())
+    chosen = max((v for name, v in values.items() if "per_tok" in name and isinstance(v, int)), default=2)
+    latent = values.get("kv_lora_rank") is not None  # keys and values are made for as many heads as there are
+    grouped = values.get("n_group") or values.get("num_expert_group")
+    patterns: list[tuple[re.Pattern[str], tuple[int, ...]]] = [
+        (_LAYERS, tuple(range(1, LAYERS + 1)) if uniform else ()),
+        (_HEADS, () if latent else (1, HEADS // 2, HEADS)),
+        (_KV_HEADS, () if latent else (1, HEADS // 2, HEADS)),
+        (_EXPERTS, () if grouped else tuple(range(max(2, chosen), 5))),
+        (_LOOKS_BACK, (2, 3, 4, 5, 6)),
+    ]
+    return {
+        name: sizes
+        for name, value in values.items()
+        for pattern, sizes in patterns
+        if pattern.fullmatch(name) and sizes and isinstance(value, int) and not isinstance(value, bool) and value > 0
+    }
 
 
 def _merged(values: dict[Any, Any], over: dict[Any, Any]) -> dict[Any, Any]:
