@@ -5,10 +5,11 @@ import gc
 import hashlib
 import json
 import platform
-import sys
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,21 +26,22 @@ ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.json")
 TESTS = ["tests/flow", "tests/probes", "tests/auditing/test_contracts.py"]
 SEED = 0
-FIRST, THOROUGH = 5.0, 60.0  # seconds of tests for each mutant; for the sampled survivors
-RERUN = 25  # survivors that are tried with all tests that touch them
-# Modules, and how many mutants of each at most. Every probe in full.
+FIRST, THOROUGH = 2.0, 60.0  # seconds of tests for each mutant; for the sampled survivors
+RERUN = 12  # survivors that are tried with all tests that touch them
+ENTRY = 1  # mutants of an entry of the registry, of each direction
+# Modules, and how many mutants of each at most.
 SOURCES = {
-    "leakcheck/probes": None,
-    "leakcheck/flow/rules": 16,
-    "leakcheck/flow/labels.py": 40,
-    "leakcheck/flow/operand.py": 20,
-    "leakcheck/flow/selection.py": 40,
-    "leakcheck/flow/storage.py": 40,
-    "leakcheck/flow/choices.py": 20,
+    "leakcheck/probes": 50,
+    "leakcheck/flow/rules": 4,
+    "leakcheck/flow/labels.py": 12,
+    "leakcheck/flow/operand.py": 12,
+    "leakcheck/flow/selection.py": 12,
+    "leakcheck/flow/storage.py": 12,
+    "leakcheck/flow/choices.py": 12,
 }
 
 
-def sources() -> dict[str, tuple[Module, int | None]]:
+def sources() -> dict[str, tuple[Module, int]]:
     """Family, module and the number of its mutants that are tried."""
     found = {}
     for place, limit in SOURCES.items():
@@ -51,15 +53,16 @@ def sources() -> dict[str, tuple[Module, int | None]]:
 
 
 def generated(record: Record) -> tuple[list[Mutant], dict[str, int]]:
-    """All mutants to be tried; and of the families that are sampled, how many there are."""
-    every, sampled = list(rules.mutants(record.seen)), {}
+    """The mutants to be tried; and of each family how many there are."""
+    groups: dict[tuple[str, ...], list[Mutant]] = defaultdict(list)
+    for mutant in rules.mutants(record.seen):
+        groups[mutant.family, mutant.place, mutant.direction].append(mutant)
+    limits = dict.fromkeys(groups, ENTRY)
     for family, (module, limit) in sources().items():
-        made = list(source.mutants(module, family))
-        if limit is not None and len(made) > limit:
-            sampled[family] = len(made)
-            made = sorted(made, key=_rank)[:limit]
-        every += made
-    return every, sampled
+        groups[family,] = list(source.mutants(module, family))
+        limits[family,] = limit
+    every = Counter(mutant.family for group in groups.values() for mutant in group)
+    return [mutant for key, group in groups.items() for mutant in sorted(group, key=_rank)[: limits[key]]], dict(every)
 
 
 def _rank(mutant: Mutant) -> str:
@@ -76,11 +79,37 @@ def row_of(mutant: Mutant, trial: suite.Trial, equivalent: dict[str, str]) -> Ro
         line=mutant.touches.rpartition(":")[2] if mutant.family.startswith("source") else "",
         change=mutant.change,
         outcome=outcome,
-        by=trial.noticed + (f" ({trial.ended})" if trial.ended else ""),
+        by=trial.noticed,
+        ended=trial.ended,
         ran=trial.ran,
         tests=trial.tests,
         reason=equivalent.get(mutant.name, "") if outcome == "equivalent" else "",
     )
+
+
+def work(
+    mutants: list[Mutant], tests: dict[str, pytest.Item], record: Record, equivalent: dict[str, str], journal: Path
+) -> None:
+    """Try mutants one after the other, and note each at once."""
+    survivors: list[Mutant] = []
+    for mutant in mutants:
+        trial = suite.tried(mutant, record.order(mutant), tests, record, FIRST)
+        row = row_of(mutant, trial, equivalent)
+        if trial.ended != "does not apply":
+            note(journal, row)
+        if row.outcome == "survived" and row.ran < row.tests:
+            survivors.append(mutant)
+    for mutant in sorted(survivors, key=_rank)[:RERUN]:
+        note(journal, row_of(mutant, suite.tried(mutant, record.order(mutant), tests, record, THOROUGH), equivalent))
+
+
+def note(journal: Path, row: Row) -> None:
+    with journal.open("a") as lines:
+        lines.write(json.dumps(asdict(row)) + "\n")
+
+
+def rows_in(journal: Path) -> list[Row]:
+    return [Row(**json.loads(line)) for line in journal.read_text().splitlines()] if journal.exists() else []
 
 
 def measured(tests: dict[str, pytest.Item], options: argparse.Namespace) -> None:
@@ -98,36 +127,30 @@ def measured(tests: dict[str, pytest.Item], options: argparse.Namespace) -> None
         record.save(options.record)
     record = record.within(tests)
     every, sampled = generated(record)
-    old = report.read(options.output)[1] if options.again else []
-    kept = {(row.family, row.name): row for row in old if row.outcome == "noticed"}
-    equivalent = json.loads(EQUIVALENT.read_text())
+    journal = options.record.with_suffix(".rows")
+    if not options.again:
+        journal.unlink(missing_ok=True)
+    kept = {row.key: row for row in (report.read(options.output)[1] if options.again else [])}
+    kept |= {row.key: row for row in rows_in(journal)}
+    todo = [
+        mutant
+        for mutant in every
+        if mutant.family.startswith(options.only) and getattr(kept.get(mutant.key), "outcome", "") != "noticed"
+    ]
     warnings.simplefilter("ignore")
     source.warm(ROOT)
     gc.collect()
     gc.freeze()
-
-    rows, survivors, cost = [], [], 0.0
-    for number, mutant in enumerate(every):
-        known = kept.get((mutant.family, mutant.name))
-        if known is not None or not mutant.family.startswith(options.only):
-            rows += [known] if known else []
-            continue
-        trial = suite.tried(mutant, record.order(mutant), tests, record, FIRST)
-        cost += trial.seconds
-        if trial.ended == "does not apply":
-            continue
-        rows.append(row_of(mutant, trial, equivalent))
-        if rows[-1].outcome == "survived":
-            survivors.append((len(rows) - 1, mutant))
-            print(f"survived: {mutant.family} {mutant.name} ({trial.ran} of {trial.tests} tests)", file=sys.stderr)
-        if number % 200 == 0:
-            print(f"{number} of {len(every)}, {cost:.0f} s", file=sys.stderr, flush=True)
-    again = sorted((pair for pair in survivors if rows[pair[0]].ran < rows[pair[0]].tests), key=lambda p: _rank(p[1]))
-    for place, mutant in again[:RERUN]:
-        trial = suite.tried(mutant, record.order(mutant), tests, record, THOROUGH)
-        cost += trial.seconds
-        rows[place] = row_of(mutant, trial, equivalent)
-
+    equivalent = json.loads(EQUIVALENT.read_text())
+    workers = [
+        partial(work, todo[n :: options.jobs], tests, record, equivalent, journal) for n in range(options.jobs)
+    ]
+    cost = suite.beside(workers)
+    kept |= {row.key: row for row in rows_in(journal)}
+    rows = [kept[mutant.key] for mutant in every if mutant.key in kept]
+    spoiled = suite.failing(sorted({row.by for row in rows if row.by}), tests)
+    if spoiled:
+        raise RuntimeError(f"these fail in a fork without a mutant as well: {', '.join(spoiled)}")
     about = {
         "command": "python -m benchmarks.mutation",
         "leakcheck": leakcheck.__version__,
@@ -136,7 +159,7 @@ def measured(tests: dict[str, pytest.Item], options: argparse.Namespace) -> None
         "seed": SEED,
         "tests": TESTS,
         "passed": len(record.seconds),
-        "sampled": sampled,
+        "generated": sampled,
         "seconds": round(cost + time.process_time() - started),
     }
     report.write(options.output, about, rows)
@@ -148,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutation", description=__doc__)
     parser.add_argument("--again", action="store_true", help="try again what no test noticed, and keep the other rows")
     parser.add_argument("--only", default="", help="families that begin so")
+    parser.add_argument("--jobs", type=int, default=1, help="processes beside each other")
     parser.add_argument("--output", type=Path, default=report.REPORT, help="two files: .json and .md")
     parser.add_argument("--record", type=Path, default=ROOT / ".mutation.json", help="what the tests touch, kept")
     options = parser.parse_args()

@@ -21,5 +21,9 @@ class Mutant:
     apply: Callable[[], None]
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        return self.family, self.place, self.change
+
+    @property
     def name(self) -> str:
         return f"{self.place}: {self.change}"

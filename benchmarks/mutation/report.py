@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.mutation.mutant import Mutant
-
 REPORT = Path(__file__).resolve().parents[2] / "reports" / "mutation_score"
 
 
@@ -17,7 +15,8 @@ REPORT = Path(__file__).resolve().parents[2] / "reports" / "mutation_score"
 class Row:
     """One mutant. `outcome` is "noticed", "survived" or "equivalent"; `by` the test that failed.
 
-    `ran` tests of the `tests` that touch the place were run. `reason`: why an equivalent one is.
+    `ran` tests of the `tests` that touch the place were run. `reason`: why an equivalent one is. `ended`: how the
+    process did, where the mutant ended it.
     """
 
     family: str
@@ -30,13 +29,11 @@ class Row:
     ran: int
     tests: int
     reason: str = ""
+    ended: str = ""
 
     @property
-    def name(self) -> str:
-        return f"{self.place}: {self.change}"
-
-    def is_of(self, mutant: Mutant) -> bool:
-        return (self.family, self.name) == (mutant.family, mutant.name)
+    def key(self) -> tuple[str, str, str]:
+        return self.family, self.place, self.change
 
 
 @dataclass(frozen=True)
@@ -98,11 +95,11 @@ def page(about: dict[str, Any], rows: list[Row]) -> str:
         f"**{whole.percent:.1f} %**: {whole.noticed} of {whole.mutants} mutants were noticed by a test that fails; "
         f"{whole.equivalent} more are equivalent to what they were made of.",
         "",
-        "| family | mutants | noticed | score | survived | equivalent | sample of |",
+        "| family | mutants | noticed | score | survived | equivalent | generated |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for family, each in scores(rows).items():
-        of = about["sampled"].get(family, "")
+        of = about["generated"].get(family, "")
         lines.append(
             f"| {family} | {each.mutants} | {each.noticed} | {each.percent:.1f} % | {each.mutants - each.noticed} "
             f"| {each.equivalent} | {of} |"

@@ -7,7 +7,6 @@ a known zero that is not claimed, the arrangement of slots lost, and so on.
 """
 
 import copy
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from leakcheck.flow.operand import Operand
 from leakcheck.flow.registry import RULES, Rule
 from leakcheck.flow.reports import Reports
 
-AXES = 3  # counted from the last
+AXES = 2  # the last ones
 
 Change = Callable[[Tensor], Tensor]
 
@@ -76,14 +75,13 @@ class Watched:
 
     def __enter__(self) -> "Watched":
         for key, rule in self._kept.items():
-            RULES[key] = replace(rule, function=self._watching(key, rule))
+            RULES[key] = replace(rule, function=_standing_in(rule, self._watching(key, rule)))
         return self
 
     def __exit__(self, *_: object) -> None:
         RULES.update(self._kept)
 
     def _watching(self, key: str, rule: Rule) -> Callable[..., Any]:
-        @wraps(rule.function)
         def watching(*args: Any, **kwargs: Any) -> Any:
             reports = kwargs["context"].reports if rule.context else Reports()
             said = len(reports.soft_masks) + sum(reports.holes.values())
@@ -120,38 +118,23 @@ def _traits(labels: Labels) -> set[str]:
 
 
 def mutants(seen: dict[str, Seen]) -> Iterator[Mutant]:
-    """Every variant of every rule, in turns at its entries; and of each entry one that is unsound and one that is coarse."""
-    for rule in dict.fromkeys(RULES.values()):
-        variants = {key: list(_variants(rule, seen.get(key, Seen()))) for key in rule.ops}
-        for key, taken in _in_turns(variants).items():
-            for direction, change, function in variants[key]:
-                if change in taken:
-                    family = f"rules: {rule.family}"
-                    yield Mutant(family, direction, key, change, key, _replacing(key, rule, function))
-
-
-def _in_turns(variants: dict[str, list[tuple[str, str, Any]]]) -> dict[str, set[str]]:
-    """The changes that are made at each entry."""
-    taken: dict[str, set[str]] = {key: set() for key in variants}
-    where: dict[str, list[str]] = defaultdict(list)
-    for key, several in variants.items():
-        for _, change, _ in several:
-            where[change].append(key)
-    for change in sorted(where, key=lambda change: len(where[change])):
-        taken[min(where[change], key=lambda key: len(taken[key]))].add(change)
-    for key, several in variants.items():
-        for direction in ("unsound", "coarse"):
-            there = [change for said, change, _ in several if said == direction]
-            if there and not taken[key].intersection(there):
-                taken[key].add(there[zlib.crc32(key.encode()) % len(there)])
-    return taken
+    """All variants of every entry of the registry."""
+    for key, rule in RULES.items():
+        for direction, change, function in _variants(rule, seen.get(key, Seen())):
+            yield Mutant(f"rules: {rule.family}", direction, key, change, key, _replacing(key, rule, function))
 
 
 def _replacing(key: str, rule: Rule, function: Callable[..., Any]) -> Callable[[], None]:
     def apply() -> None:
-        RULES[key] = replace(rule, function=wraps(rule.function)(function))
+        RULES[key] = replace(rule, function=_standing_in(rule, function))
 
     return apply
+
+
+def _standing_in(rule: Rule, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function in the name and in the file of the rule, so that flow does not take its frame for the user's."""
+    function.__code__ = function.__code__.replace(co_filename=rule.function.__code__.co_filename)  # type: ignore[attr-defined]
+    return wraps(rule.function)(function)
 
 
 def _variants(rule: Rule, seen: Seen) -> Iterator[tuple[str, str, Callable[..., Any]]]:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from benchmarks.mutation.mutant import Mutant
 from benchmarks.mutation.rules import Seen, Watched
 from benchmarks.mutation.source import Module, Statements
 
+SLOW = ("tests/flow/test_architectures.py",)  # a child process for each of its tests, and minutes in all
 HANGS = 60  # seconds of one test, far beyond what any takes
 
 
@@ -43,7 +45,7 @@ def with_tests(paths: Sequence[str], function: Callable[[dict[str, pytest.Item]]
         RuntimeError: pytest cannot collect them.
     """
     plain = ["-q", "-s", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:timeout"]
-    code = pytest.main([*plain, *paths], plugins=[Collected(function)])
+    code = pytest.main([*plain, *(f"--ignore={path}" for path in SLOW), *paths], plugins=[Collected(function)])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError(f"pytest ended with {code!r}")
 
@@ -163,6 +165,18 @@ def tried(
     return Trial(name if failed or (ended and said) else "", ran, len(order), seconds, ended)
 
 
+def failing(names: Sequence[str], tests: dict[str, pytest.Item]) -> list[str]:
+    """Those of the tests that fail in a fork where nothing is broken."""
+
+    def child(send: Callable[[Any], None]) -> None:
+        for name in names:
+            if not passes(tests[name]):
+                send(name)
+
+    said, status, _ = forked(child)
+    return [*said, *(["a process that ended"] if status else [])]
+
+
 def _within(order: Iterable[str], seconds: dict[str, float], budget: float) -> Iterator[str]:
     spent = 0.0
     for name in order:
@@ -192,3 +206,28 @@ def forked(child: Callable[[Callable[[Any], None]], None]) -> tuple[list[Any], i
         said = [json.loads(line) for line in lines]
     _, status, usage = os.wait4(pid, 0)
     return said, status, usage.ru_utime + usage.ru_stime
+
+
+def beside(workers: Sequence[Callable[[], None]]) -> float:
+    """Run each in a fork, beside each other; returns the CPU seconds of all, and of their own forks.
+
+    Raises:
+        RuntimeError: one of them did not end well.
+    """
+    running = []
+    for worker in workers:
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                worker()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        running.append(pid)
+    ended = [os.wait4(pid, 0) for pid in running]
+    if any(status for _, status, _ in ended):
+        raise RuntimeError("a worker failed")
+    return sum(usage.ru_utime + usage.ru_stime for _, _, usage in ended)

@@ -72,5 +72,6 @@ def counts(outcome: Outcome) -> dict[str, int]:
 
 
 if __name__ == "__main__":  # writes the record anew
-    made = {key: counts(examine(key)) for key in KEYS}
-    RECORD.write_text(json.dumps({key: n for key, n in made.items() if n}, indent=2) + "\n")
+    made = {key: examine(key) for key in KEYS}
+    RECORD.write_text(json.dumps({key: n for key, found in made.items() if (n := counts(found))}, indent=2) + "\n")
+    print(*(each for found in made.values() for each in found.unsound), sep="\n")
