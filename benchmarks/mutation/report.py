@@ -1,4 +1,4 @@
-"""What became of the mutants, and the score: `reports/mutation_score.json` holds a row for each, the page the survivors."""
+"""What became of the mutants, and the score: a row for each in the JSON document, the survivors on the page."""
 
 import json
 import os
@@ -75,9 +75,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
 def write(path: Path, about: dict[str, Any], rows: list[Row]) -> None:
     counted = {name: {**asdict(each), "percent": round(each.percent, 2)} for name, each in scores(rows).items()}
     lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
-    document = (
-        f'{{"about": {json.dumps(about, indent=1)},\n"scores": {json.dumps(counted, indent=1)},\n"rows": [\n{lines}\n]}}\n'
-    )
+    head = f'"about": {json.dumps(about, indent=1)},\n"scores": {json.dumps(counted, indent=1)}'
+    document = f'{{{head},\n"rows": [\n{lines}\n]}}\n'
     for suffix, text in ((".json", document), (".md", page(about, rows))):
         temporary = path.with_suffix(suffix + ".tmp")
         temporary.write_text(text, encoding="utf-8")
@@ -108,7 +107,13 @@ def page(about: dict[str, Any], rows: list[Row]) -> str:
     for direction in sorted({row.direction for row in rows}):
         each = score(row for row in rows if row.direction == direction)
         lines.append(f"| {direction} | {each.mutants} | {each.noticed} | {each.percent:.1f} % |")
-    lines += ["", "## Survivors", "", "| where | what was changed | tests run, of those that touch it |", "|---|---|--:|"]
+    lines += [
+        "",
+        "## Survivors",
+        "",
+        "| where | what was changed | tests run, of those that touch it |",
+        "|---|---|--:|",
+    ]
     lines += [
         f"| {_cell(row.place)}{':' + row.line if row.line else ''} | {_cell(row.change)} | {row.ran} of {row.tests} |"
         for row in rows

@@ -50,8 +50,17 @@ class Module:
             elif isinstance(top, ast.ClassDef):
                 for each in top.body:
                     if isinstance(each, ast.FunctionDef):
-                        yield f"{top.name}.{each.name}", ast.ClassDef(
-                            name=top.name, bases=[], keywords=[], body=[each], decorator_list=[], lineno=1, col_offset=0
+                        yield (
+                            f"{top.name}.{each.name}",
+                            ast.ClassDef(
+                                name=top.name,
+                                bases=[],
+                                keywords=[],
+                                body=[each],
+                                decorator_list=[],
+                                lineno=1,
+                                col_offset=0,
+                            ),
                         )
 
 
@@ -235,13 +244,11 @@ def _header(statement: ast.stmt) -> Iterator[ast.AST]:
     """The expressions of a statement itself, not those of statements inside it."""
     for child in ast.iter_child_nodes(statement):
         if not isinstance(child, ast.stmt):
-            yield from (
-                each for each in ast.walk(child) if not isinstance(each, ast.stmt)
-            )
+            yield from (each for each in ast.walk(child) if not isinstance(each, ast.stmt))
 
 
 class Statements:
-    """While it is active, the statements of some modules that run are noted: `ran()` names those since the last call."""
+    """While it is active, statements of the modules that run are noted: `ran()` names those since the last call."""
 
     def __init__(self, modules: list[Module]):
         self.modules = modules

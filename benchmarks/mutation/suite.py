@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,14 +98,16 @@ class Record:
         return Record({test: n for test, n in self.seconds.items() if test in there}, touched, self.seen)
 
     def order(self, mutant: Mutant) -> list[str]:
-        """The tests that can notice it: those of the entry's own name, then in turns of each function the fastest."""
+        """The tests that can notice it: first those of the entry's own name, then the fastest, of many functions."""
         tests = self.touched.get(mutant.touches, [])
         own = [test for test in tests if test.endswith(f"test_rule[{mutant.touches}]")]
-        by_function: dict[str, list[str]] = defaultdict(list)
+        turns: Counter[str] = Counter()
+        waits: dict[str, float] = {}
         for test in sorted(set(tests) - set(own), key=lambda test: (self.seconds[test], test)):
-            by_function[test.partition("[")[0]].append(test)
-        turns = [(n, self.seconds[test], test) for group in by_function.values() for n, test in enumerate(group)]
-        return [*own, *(test for _, _, test in sorted(turns))]
+            function = test.partition("[")[0]
+            turns[function] += 1
+            waits[test] = turns[function] * self.seconds[test]
+        return [*own, *sorted(waits, key=lambda test: (waits[test], test))]
 
 
 def record(tests: dict[str, pytest.Item], modules: list[Module]) -> Record:
@@ -140,9 +142,7 @@ class Trial:
     ended: str = ""
 
 
-def tried(
-    mutant: Mutant, order: Sequence[str], tests: dict[str, pytest.Item], record: Record, budget: float
-) -> Trial:
+def tried(mutant: Mutant, order: Sequence[str], tests: dict[str, pytest.Item], record: Record, budget: float) -> Trial:
     """The tests in this order until one fails, or those left would take more than `budget` seconds in all."""
     chosen = list(_within(order, record.seconds, budget))
 

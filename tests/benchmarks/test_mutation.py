@@ -1,4 +1,4 @@
-"""The mutation benchmark: a broken toy is noticed, one that is as good as before is not; the committed score adds up."""
+"""The mutation benchmark: a broken toy is noticed, an equivalent one is not; the committed score adds up."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from benchmarks.mutation import report, rules, source, suite
 from benchmarks.mutation.__main__ import EQUIVALENT
 from benchmarks.mutation.report import Row
 
-TOY = '''
+TOY = """
 def highest(numbers):
     found = numbers[0]
     for number in numbers:
@@ -23,9 +23,9 @@ def size(number):
 
 def unused(number):
     return number + 1
-'''
+"""
 
-TESTS = '''
+TESTS = """
 import torch
 import toy
 
@@ -65,7 +65,7 @@ def test_rule_of_one():
 
 def test_that_fails():
     assert False
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,9 @@ def test_the_committed_score_covers_every_rule_and_every_probe():
     from leakcheck.flow.registry import RULES
 
     _, rows = report.read(report.REPORT)
-    broken = {direction: {row.place for row in rows if row.direction == direction} for direction in ("unsound", "coarse")}
+    broken = {
+        direction: {row.place for row in rows if row.direction == direction} for direction in ("unsound", "coarse")
+    }
     assert set(RULES) - broken["unsound"] - broken["coarse"] <= set()
     files = {row.place.split()[0] for row in rows if row.direction == "source"}
     root = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Batches under other contracts, with windows, frames and few draws; plants; changes aimed at a pair: as said again here."""
+"""Batches under other contracts, of frames, of few draws; plants; changes aimed at a pair: all said once more."""
 
 import pytest
 import torch
@@ -46,9 +46,7 @@ def test_past_is_what_may_see_nothing_that_changed(contract, padded):
         for row in (BASE, TWIN, PAST):
             assert not (batch.past | batch.past_padding | batch.allowed | batch.future)[row].any()
         covered |= batch.covered_pairs
-    expected = {
-        (t, s) for t in range(SEQ) for s in range(SEQ) if t not in padded and not sees(contract, t, s)
-    }
+    expected = {(t, s) for t in range(SEQ) for s in range(SEQ) if t not in padded and not sees(contract, t, s)}
     assert {tuple(pair) for pair in covered.nonzero().tolist()} == expected
 
 
@@ -59,9 +57,7 @@ def test_no_cut_is_made_that_no_position_is_blind_to(contract):
             if batch.draws[row] != "base" and 0 < batch.cut[row] < SEQ:
                 assert batch.past[row].any() or contract.lookahead or contract.prefix
         assert [name for name in batch.draws[:3]] == ["base", "base", "past"]
-        assert batch.limit.tolist() == (
-            contract.earliest(SEQ) if batch.mirrored else contract.latest(SEQ)
-        )
+        assert batch.limit.tolist() == (contract.earliest(SEQ) if batch.mirrored else contract.latest(SEQ))
     mirrored = [batch.mirrored for batch in batches(setting(contract))]
     assert mirrored == [False] + [True] * (contract.window is not None)
 
@@ -70,6 +66,7 @@ def test_without_every_each_cut_is_made_with_one_draw_in_turn():
     (batch,) = batches(setting(every=False))
     made = [(batch.draws[r], int(batch.cut[r])) for r in range(len(batch.cut)) if 0 < batch.cut[r] < SEQ]
     assert sorted(made, key=lambda pair: pair[1]) == [(DRAWS[i % 3].name, i + 1) for i in range(SEQ - 1)]
+    assert int(batch.covered_pairs.sum()) == SEQ * (SEQ - 1) // 2
 
 
 @pytest.mark.parametrize("step", [2, 5])
@@ -144,7 +141,9 @@ def test_a_batch_knows_its_own_cases():
     assert not before.has(WorstCase(9, 8, 0, "tokens-1", 0.5, before=True))
 
 
-@pytest.mark.parametrize(("reader", "source", "contract"), [(2, 7, CAUSAL), (8, 1, Contract(window=4)), (5, 8, CONTRACTS[1])])
+@pytest.mark.parametrize(
+    ("reader", "source", "contract"), [(2, 7, CAUSAL), (8, 1, Contract(window=4)), (5, 8, CONTRACTS[1])]
+)
 def test_changes_aimed_at_a_pair(reader, source, contract):
     for number in (0, 1, 7):
         batch = aimed(setting(contract, padded=(9,)), reader, source, number)

@@ -112,7 +112,10 @@ def test_gradients_of_the_past_towards_what_changed(each):
         assert 2.5 <= found[1][1] <= 3.5
     else:
         assert found[0] == found[1]
-    assert measure._gradients([causal, constant], work, [leaf], each=each) == [(0.0, 0.0 if not each else 3.0), (0.0, 0.0)]
+    assert measure._gradients([causal, constant], work, [leaf], each=each) == [
+        (0.0, 0.0 if not each else 3.0),
+        (0.0, 0.0),
+    ]
     assert measure._gradients([causal], work, [], each=each) == [(0.0, 0.0)]
 
 

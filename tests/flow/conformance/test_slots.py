@@ -50,7 +50,7 @@ def treats_rows_alike(sample, moved, n):
 
 
 def labels(sample, moved, n, *, sort):
-    """The label planes of the results, with the rows sorted on the way in and put back on the way out, or as they are."""
+    """The label planes of the results; to `sort`, rows are sorted on the way in and put back on the way out."""
     mirror, values, key = Mirror(), drawn(sample), torch.rand(n)
     try:
         mirror.seed(key, Labels(torch.arange(ORDER, ORDER + n, dtype=DTYPE)))
@@ -93,4 +93,3 @@ def test_the_order_cancels(key):
 if __name__ == "__main__":  # writes the record anew
     made = {key: not_cancelled(key) for key in ROWWISE}
     RECORD.write_text(json.dumps({key: several for key, several in made.items() if several}, indent=2) + "\n")
-    print(sum(any(s.key == k and moved_by(s) and treats_rows_alike(s, *moved_by(s)) for s in SAMPLES) for k in ROWWISE), len(ROWWISE))
