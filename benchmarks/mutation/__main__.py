@@ -130,7 +130,8 @@ def measured(tests: dict[str, pytest.Item], options: argparse.Namespace) -> None
     journal = options.record.with_suffix(".rows")
     if not options.again:
         journal.unlink(missing_ok=True)
-    kept = {row.key: row for row in (report.read(options.output)[1] if options.again else [])}
+    written = options.again and options.output.with_suffix(".json").exists()
+    kept = {row.key: row for row in (report.read(options.output)[1] if written else [])}
     kept |= {row.key: row for row in rows_in(journal)}
     todo = [
         mutant

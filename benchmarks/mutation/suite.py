@@ -98,9 +98,9 @@ class Record:
         return Record({test: n for test, n in self.seconds.items() if test in there}, touched, self.seen)
 
     def order(self, mutant: Mutant) -> list[str]:
-        """The tests that can notice it: first those of the entry's own name, then the fastest, of many functions."""
+        """The tests that can notice it: first those that have the entry's name, then the fastest, of many functions."""
         tests = self.touched.get(mutant.touches, [])
-        own = [test for test in tests if test.endswith(f"test_rule[{mutant.touches}]")]
+        own = [test for test in tests if test.endswith(f"[{mutant.touches}]")]
         turns: Counter[str] = Counter()
         waits: dict[str, float] = {}
         for test in sorted(set(tests) - set(own), key=lambda test: (self.seconds[test], test)):
