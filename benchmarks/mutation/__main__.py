@@ -31,13 +31,13 @@ RERUN = 2  # survivors of each worker that are tried with all tests that touch t
 ENTRY = 1  # mutants of an entry of the registry, of each direction
 # Modules, and how many mutants of each at most.
 SOURCES = {
-    "leakcheck/probes": 50,
-    "leakcheck/flow/rules": 4,
-    "leakcheck/flow/labels.py": 12,
-    "leakcheck/flow/operand.py": 12,
-    "leakcheck/flow/selection.py": 12,
-    "leakcheck/flow/storage.py": 12,
-    "leakcheck/flow/choices.py": 12,
+    "leakcheck/probes": 32,
+    "leakcheck/flow/rules": 3,
+    "leakcheck/flow/labels.py": 8,
+    "leakcheck/flow/operand.py": 8,
+    "leakcheck/flow/selection.py": 8,
+    "leakcheck/flow/storage.py": 8,
+    "leakcheck/flow/choices.py": 8,
 }
 
 

@@ -99,7 +99,7 @@ class Watched:
 def _traits(labels: Labels) -> set[str]:
     hard = labels.hardened()
     plane = hard.plane
-    found = {f"has {dims} dims" for dims in range(1, plane.dim() + 1)}
+    found: set[str] = set()
     if not plane.numel():
         return found
     core = hard.core
@@ -177,7 +177,7 @@ def _of_output(traits: set[str]) -> Iterator[tuple[str, str, Callable[[Labels], 
         yield "coarse", f"is joined along axis {d}", _by_plane(_spread_plane(d, "amax"))
     if len(along) > 1:
         yield "coarse", "may depend on everything", _by_plane(lambda plane: plane.amax().expand(plane.shape))
-    if traits:
+    if "has inputs" in traits:
         yield "coarse", "is a hole", _by_plane(lambda plane: torch.full_like(plane, HOLE))
     if "has owners" in traits:
         yield "coarse", "settles its owners", Labels.settled
