@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
@@ -31,7 +32,8 @@ DECISIVE = ("package", "before", "fixed", "newest", "spec", "options", "needs") 
 class Audit:
     """One release of a leak's package. `moved`: whether brute force moves an earlier output by a later input.
 
-    `finding`: the first of the audit, `file` and `line` where it is. Without a verdict `finding` is what went wrong.
+    `finding`: the first of the audit, `file` and `line` where it is. Without a verdict ("-") `finding` is what went
+    wrong, and the exit code is -1 if the audit did not run to its end.
     """
 
     version: str
@@ -79,12 +81,14 @@ class Installer:
 
 
 def audited(leak: Leak, version: str, install: Installer) -> Audit:
-    """The audit of one release, through the command line.
+    """The audit of one release, through the command line."""
+    try:
+        return _audited(leak, version, functools.partial(_run, install(leak.requirements(version))))
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        return Audit(version, "-", -1, None, 0.0, None, {}, str(error), "", None)
 
-    Raises:
-        RuntimeError: the release could not be installed.
-    """
-    run = functools.partial(_run, install(leak.requirements(version)))
+
+def _audited(leak: Leak, version: str, run: Callable[..., subprocess.CompletedProcess[str]]) -> Audit:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "audit.json"
         started = time.perf_counter()
@@ -218,7 +222,9 @@ def main() -> int:
     chosen = [leak for leak in LEAKS if not options.names or leak.name in options.names]
     rows = _committed()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
-        for row in pool.map(functools.partial(compared, install=Installer(Path(folder))), chosen):
+        install = Installer(Path(folder))
+        for done in as_completed([pool.submit(compared, leak, install) for leak in chosen]):
+            row = done.result()
             rows[row["name"]] = row
             _say(row)
             found = document([rows[name] for name in names if name in rows])

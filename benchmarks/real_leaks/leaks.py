@@ -66,7 +66,7 @@ LUCIDRAINS = "https://github.com/lucidrains"
 def _library(
     model: str, before: str, fixed: str, why: str, public: str = "", file: str = "", options: tuple[str, ...] = ()
 ) -> Leak:
-    """A leak of a causal language model of transformers; the audit points at its modelling file unless told otherwise."""
+    """A leak of a causal language model of transformers, in its modelling file unless told otherwise."""
     return Leak(
         name=model.replace("_", "-"),
         package=TRANSFORMERS,
@@ -88,10 +88,20 @@ BIDIRECTIONAL = "the decoder gets the encoder's bidirectional mask: `is_decoder`
 LEAKS = (
     _library("mamba2", "4.47.1", "4.48.0", WRONG_AXIS, "https://github.com/huggingface/transformers/issues/34817"),
     _library(
-        "zamba2", "5.14.1", "5.15.0", WRONG_AXIS, "https://github.com/huggingface/transformers/issues/47475", "sdpa"
+        "zamba2",
+        "5.14.1",
+        "5.15.0",
+        WRONG_AXIS,
+        "https://github.com/huggingface/transformers/issues/47475",
+        options=SDPA,
     ),
     _library(
-        "nemotron_h", "5.14.1", "5.15.0", WRONG_AXIS, "https://github.com/huggingface/transformers/issues/47246", "sdpa"
+        "nemotron_h",
+        "5.14.1",
+        "5.15.0",
+        WRONG_AXIS,
+        "https://github.com/huggingface/transformers/issues/47246",
+        options=SDPA,
     ),
     _library("roformer", "5.17.0", "5.18.0", BIDIRECTIONAL, FUTURE_DECODERS),
     _library("rembert", "5.17.0", "5.18.0", BIDIRECTIONAL, FUTURE_DECODERS),
