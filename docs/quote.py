@@ -2,7 +2,7 @@
 
 After a change of the output or of reports/, in the repository's root:
 
-    python -m cogapp -r -I docs README.md docs/compatibility.md docs/findings.md docs/flow.md docs/laws.md docs/method1_v3.md
+    python -m cogapp -r -I docs README.md docs/*.md
 """
 
 import io

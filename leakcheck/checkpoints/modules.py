@@ -2,8 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
-from types import CodeType
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -24,7 +23,7 @@ class ModulesPlan:
 
     def __init__(self, model: nn.Module):
         self.names = {module: name for name, module in model.named_modules()}
-        self.codes = {module: inspect.unwrap(type(module).forward).__code__ for module in self.names}
+        self.codes = {module: _decorated(type(module).forward)[-1].__code__ for module in self.names}
         self.root = next(iter(self.codes.values()))
         roles = dict.fromkeys(_INDEX.sub("*", name) for name in self.names.values())
         layered = [role for role in roles if "*" in role]
@@ -39,7 +38,7 @@ class ModulesPlan:
 
     def watch_everything(self) -> Mapping[str, Any]:
         """Also every function below the model's forward; decorators of forwards belong to whoever calls them."""
-        wrappers = {code for module in self.names for code in _wrappers(type(module).forward)}
+        wrappers = {function.__code__ for module in self.names for function in _decorated(type(module).forward)[:-1]}
         return {**self.watch(), "everything_below": {self.root}, "wrappers": wrappers}
 
     def stage_of(self, name: str) -> Stage:
@@ -71,10 +70,28 @@ class ModulesPlan:
         return readings
 
 
-def _wrappers(function: Any) -> Iterator[CodeType]:
-    while hasattr(function, "__wrapped__"):
-        yield function.__code__
-        function = function.__wrapped__
+def _decorated(function: Any) -> list[Any]:
+    """The decorators of a forward, from outside in, and itself.
+
+    Not all decorators tell what they wrap. One that passes on any arguments and closes over one method wraps that.
+    """
+    functions = [function]
+    while function is not None:
+        function = getattr(function, "__wrapped__", None) or _closed_over(function)
+        functions += [] if function is None else [function]
+    return functions
+
+
+def _closed_over(function: Any) -> Any:
+    passes_on = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+    if function.__code__.co_flags & passes_on != passes_on:
+        return None
+    try:
+        held = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # one is empty
+        return None
+    methods = [f for f in held if inspect.isfunction(f) and f.__code__.co_varnames[:1] == ("self",)]
+    return methods[0] if len(methods) == 1 else None
 
 
 def layer_in(name: str) -> int | None:

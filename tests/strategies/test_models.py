@@ -26,12 +26,15 @@ def test_a_small_model_is_built_as_it_says(small: Small) -> None:
 
 def test_layers_heads_experts_and_windows_vary_and_shrink() -> None:
     small = find(configurations(names=["mixtral"]), lambda small: True, settings=QUICK)
-    assert dict(small.fields).items() >= {
-        "num_hidden_layers": 1,
-        "num_attention_heads": 1,
-        "num_key_value_heads": 1,
-        "num_local_experts": 2,
-    }.items()
+    assert (
+        dict(small.fields).items()
+        >= {
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+            "num_local_experts": 2,
+        }.items()
+    )
     for name, size in (("num_hidden_layers", 3), ("num_local_experts", 4), ("num_key_value_heads", 2)):
         other = find(
             configurations(names=["mixtral"]),

@@ -4,9 +4,8 @@ As `samples.py`. A program is a sample whose op is called in passing: its argume
 precision.
 """
 
-from typing import Any
-
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -270,7 +269,20 @@ def _observed(a: Tensor) -> Tensor:
     return op(a.float(), on, on, low, high, scale, zero, 0.1, -128, 127, 0)[0]
 
 
-_SHAPES = ((6, 2), (6,), (2, 2), (2,), (2,), (2,), (2,), (2,), (3, 2), (3,), (2, 3), (2,))  # of an encoder layer's weights
+_SHAPES = (
+    (6, 2),
+    (6,),
+    (2, 2),
+    (2,),
+    (2,),
+    (2,),
+    (2,),
+    (2,),
+    (3, 2),
+    (3,),
+    (2, 3),
+    (2,),
+)  # of an encoder layer's weights
 _WEIGHTS = [torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64).cos().reshape(shape) for shape in _SHAPES]
 
 
