@@ -26,7 +26,7 @@ class MaskedWithoutCacheAlone(Attention):
         return self.attend(q, torch.cat([earlier_k, k], 2), torch.cat([earlier_v, v], 2))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+        mask: Tensor | None = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
         if self.leaky and k.shape[2] != q.shape[2]:
             mask = None
         return self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))  # leak
