@@ -177,14 +177,14 @@ def make_nothing(seq):
 
 
 @pytest.mark.parametrize(
-    ("way", "code", "line"),
+    ("way", "code", "made", "line"),
     [
-        ("forgotten", "LC203", "return torch.ones(seq, seq, dtype=torch.bool).tril()"),
-        ("none is made", "LC201", "return None"),
-        ("handed on", None, ""),
+        ("forgotten", "LC203", "return torch.ones(seq, seq, dtype=torch.bool).tril()", "return scores.softmax(-1) @ x"),
+        ("none is made", "LC201", "return None", "return None"),
+        ("handed on", None, "", ""),
     ],
 )
-def test_a_lost_mask_is_told_with_its_line(way, code, line):
+def test_a_lost_mask_is_told_with_its_line(way, code, made, line):
     model = models.toy(Attention(way))
     examined = Examiner(model, seq=SEQ, vocab_size=VOCAB, seed=0).examine(PLAIN)
     found = findings(subject_of(model), [examined], Settings())
@@ -193,7 +193,7 @@ def test_a_lost_mask_is_told_with_its_line(way, code, line):
     assert [finding.code for finding in lost] == ([code] if code else [])
     for finding in lost:
         assert linecache.getline(__file__, finding.line).strip() == line
-        assert f"`{line}`" in finding.message
+        assert f"`{made}`" in finding.message
         assert found[0] is finding
 
 
