@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in others]
     if config.getoption("--replay"):
         for item in ours:
-            if isinstance(item, pytest.Function):
+            if isinstance(item, pytest.Function) and hasattr(item.obj, "hypothesis"):  # a state machine does it itself
                 replayed(item.obj, config)
     if _soaking(config):
         for item in ours:
