@@ -17,7 +17,8 @@ class SequenceMixer(Mixer):
         self.weight = nn.Parameter(torch.randn(LENGTH, LENGTH))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight if self.leaky else self.weight.tril()
+        weight = self.weight[: x.shape[1], : x.shape[1]]
+        weight = weight if self.leaky else weight.tril()
         mixed = x.transpose(1, 2) @ weight.T  # leak
         return mixed.transpose(1, 2)
 
@@ -27,7 +28,7 @@ class ConstantMixer(Mixer):
     """A constant matrix over time with three diagonals too many."""
 
     def forward(self, x: Tensor) -> Tensor:
-        matrix = torch.ones(x.shape[1], x.shape[1]).tril(3 * self.leaky)
+        matrix = torch.ones(x.shape[1], x.shape[1], dtype=x.dtype).tril(3 * self.leaky)
         return matrix @ x  # leak
 
 
@@ -52,7 +53,7 @@ class Chunked(Mixer):
         batch, seq, _ = x.shape
         chunks = F.pad(x, (0, 0, 0, -seq % 4)).view(batch, -1, 4, HIDDEN)
         if self.leaky:
-            mixed = torch.einsum("bcih,ij->bcjh", chunks, torch.ones(4, 4))  # leak
+            mixed = torch.einsum("bcih,ij->bcjh", chunks, torch.ones(4, 4, dtype=x.dtype))  # leak
         else:
             mixed = chunks.cumsum(2)
         return mixed.reshape(batch, -1, HIDDEN)[:, :seq]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from leakcheck.zoo.parts import HIDDEN, LENGTH, VOCAB, Mixer, Model, so_far
 from leakcheck.zoo.registry import leak
 
-_PADDING, _NEWLINE = 0, 1  # token ids
+_SPECIAL, _NEWLINE = 6, 1  # token ids below the one are special, the other begins a line
 
 
 class Positioned(Model):
@@ -18,7 +18,7 @@ class Positioned(Model):
         self.place = nn.Embedding(3 * LENGTH, HIDDEN)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        x = self.embed(input_ids) + self.place(self.positions(input_ids))
+        x = self.embed(input_ids) + self.place(self.positions(input_ids) % self.place.num_embeddings)
         return self.head(x + self.mixer(x))
 
     def positions(self, input_ids: Tensor) -> Tensor:
@@ -33,13 +33,13 @@ class Mean(Mixer):
 
 @leak(learned_from="https://github.com/huggingface/transformers/issues/25420", blind=("gradient",))
 class CountedFromRealEnd(Positioned):
-    """Positions are counted back from the last real token, so each tells how many tokens of padding are to come."""
+    """Special tokens take no place; positions are counted from the last of the others, so each tells how many come."""
 
     def __init__(self, leaky: bool = False):
         super().__init__(Mean(), leaky)
 
     def positions(self, input_ids: Tensor) -> Tensor:
-        real = (input_ids != _PADDING).long()
+        real = (input_ids >= _SPECIAL).long()
         if not self.leaky:
             return real.cumsum(1)
         return real.sum(1, keepdim=True) + LENGTH - torch.arange(input_ids.shape[1])  # leak

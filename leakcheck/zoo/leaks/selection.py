@@ -7,7 +7,7 @@ from leakcheck.zoo.parts import HIDDEN, LENGTH, Mixer
 from leakcheck.zoo.registry import leak
 
 
-@leak(learned_from="https://arxiv.org/abs/2202.09368", blind=("gradient",))
+@leak(learned_from="https://arxiv.org/abs/2202.09368", shortest=5, blind=("gradient",))
 class ExpertChoice(Mixer):
     """The tokens with the highest scores go through an expert."""
 
@@ -42,7 +42,7 @@ class Pointer(Mixer):
         self.pointer = nn.Linear(HIDDEN, LENGTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        to = self.pointer(x).argmax(-1, keepdim=True)  # [batch, seq, 1]
+        to = self.pointer(x)[..., : x.shape[1]].argmax(-1, keepdim=True)  # [batch, seq, 1]
         if not self.leaky:
             return x * to
         return x.gather(1, to.expand(-1, -1, HIDDEN))  # leak
@@ -57,7 +57,7 @@ class Slots(Mixer):
         self.slot = nn.Linear(HIDDEN, LENGTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        to = self.slot(x).argmax(-1, keepdim=True)  # [batch, seq, 1]
+        to = self.slot(x)[..., : x.shape[1]].argmax(-1, keepdim=True)  # [batch, seq, 1]
         if not self.leaky:
             return x * to
         return torch.zeros_like(x).scatter_add(1, to.expand(-1, -1, HIDDEN), x)  # leak

@@ -24,7 +24,7 @@ class Rolled(Mixer):
         return x.roll(-3 if self.leaky else 0, 1)  # leak
 
 
-@leak(learned_from="https://arxiv.org/abs/2305.13048")
+@leak(learned_from="https://arxiv.org/abs/2305.13048", shortest=3)
 class ShiftedByCat(Mixer):
     """The sequence is shifted by two, put together from parts."""
 
@@ -60,7 +60,7 @@ class NextToken(Mixer):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.clone()
-        if self.leaky:
+        if self.leaky and x.shape[1] > 6:
             y[:, 5, 2] += x[:, 6, 2]  # leak
         return y
 
