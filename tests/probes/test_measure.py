@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from leakcheck.config import Contract
+from leakcheck.config import Configuration, Contract
 from leakcheck.probes import measure
-from leakcheck.probes.draws import BASE, Plant, Setting, batches
+from leakcheck.probes.draws import BASE, PAST, Plant, Setting, batches
 from leakcheck.probes.measure import Deltas
 from leakcheck.probes.tap import tapped
+from tests import models
 
 SEQ, VOCAB, WIDTH = 6, 13, 4
 inf, nan = float("inf"), float("nan")
@@ -56,8 +57,8 @@ def test_a_move_is_relative_to_its_own_channel_without_what_blocks():
     values[:, :, 1] *= 1000
     values[:, 5, 2] = -1e30
     assert measure._moves(values, work).relative == 4.0 / 12
-    assert measure._scale(values).tolist() == [1, 1000, 12, 1]
-    assert measure._scale(torch.zeros(2, 3, 1)).item() == pytest.approx(1e-30)
+    assert measure.channel_scale(values).tolist() == [1, 1000, 12, 1]
+    assert measure.channel_scale(torch.zeros(2, 3, 1)).item() == pytest.approx(1e-30)
 
 
 def test_padding_that_moves_is_counted_and_is_no_leak():
@@ -78,7 +79,7 @@ def test_a_move_before_the_window_says_so():
 def test_distance_of_what_is_not_finite():
     a = torch.tensor([1.0, inf, -inf, nan, 2.0, inf])
     b = torch.tensor([3.0, inf, inf, 0.0, nan, 1.0])
-    found = measure._distance(a, b)
+    found = measure.distance(a, b)
     assert found[:2].tolist() == [2.0, 0.0]
     assert found[3:5].tolist() == [inf, inf]
     assert (found[[2, 5]] >= torch.finfo(torch.float32).max).all()
@@ -208,3 +209,25 @@ def test_ids_that_have_no_embedding_are_planted_by_their_mean():
     with tapped(model, scale) as tap:
         assert torch.equal(model(ids), ids)
     assert not tap.leaves
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_what_a_measurement_says_of_its_first_rows(by_rows):
+    model = models.toy(models.so_far)
+    valid = torch.ones(models.SEQ, dtype=torch.bool)
+    valid[-2:] = False
+    work = next(batches(Setting(vocab_size=models.VOCAB, valid=valid, seed=0, sizes=())))
+    plain = Configuration("default", "none", "eval")
+    if by_rows:
+        found = measure.measure_rows(model, work, plain)
+    else:
+        found = measure.measure(model, None, work, plain)
+    with torch.no_grad():
+        logits = model(work.tokens[:3])
+        logits = logits if isinstance(logits, torch.Tensor) else logits.logits
+    assert found.size == pytest.approx(logits[BASE].abs().max().item())
+    last = models.SEQ - 3
+    assert found.past_effect == pytest.approx((logits[PAST, last] - logits[BASE, last]).abs().max().item())
+    assert (found.twin_delta, found.by_rows) == (0, by_rows)
+    assert torch.allclose(found.base_logits, logits[BASE])
+    assert found.embedded
