@@ -5,6 +5,7 @@ import gc
 import hashlib
 import json
 import platform
+import subprocess
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -153,6 +154,9 @@ def measured(tests: dict[str, pytest.Item], options: argparse.Namespace) -> None
     about = {
         "command": "python -m benchmarks.mutation",
         "leakcheck": leakcheck.__version__,
+        "revision": subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+        ).stdout.strip(),
         "torch": torch.__version__.partition("+")[0],
         "python": platform.python_version(),
         "seed": SEED,

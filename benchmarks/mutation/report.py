@@ -88,8 +88,8 @@ def page(about: dict[str, Any], rows: list[Row]) -> str:
     lines = [
         "# Mutation score of leakcheck",
         "",
-        f"`{about['command']}` (leakcheck {about['leakcheck']}, torch {about['torch']}, {about['passed']} tests of "
-        f"{', '.join(about['tests'])}, seed {about['seed']})",
+        f"`{about['command']}` (leakcheck {about['leakcheck']} at {about['revision']}, torch {about['torch']}, "
+        f"{about['passed']} tests of {', '.join(about['tests'])}, seed {about['seed']})",
         "",
         f"**{whole.percent:.1f} %**: {whole.noticed} of {whole.mutants} mutants were noticed by a test that fails; "
         f"{whole.equivalent} more are equivalent to what they were made of.",
