@@ -94,6 +94,7 @@ def page(about: dict[str, Any], rows: list[Row]) -> str:
         f"**{whole.percent:.1f} %**: {whole.noticed} of {whole.mutants} mutants were noticed by a test that fails; "
         f"{whole.equivalent} more are equivalent to what they were made of.",
         "",
+        *([about["note"], ""] if "note" in about else []),
         "| family | mutants | noticed | score | survived | equivalent | generated |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
