@@ -130,7 +130,7 @@ def compared(leak: Leak, install: Installer) -> dict[str, Any]:
 
 
 def _row(leak: Leak, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    return asdict(leak) | {"as_expected": as_expected(leak, before, after), "before": before, "after": after}
+    return asdict(leak) | {"as_expected": as_expected(leak, before, after), "audits": [before, after]}
 
 
 def as_expected(leak: Leak, before: dict[str, Any], after: dict[str, Any]) -> bool:
@@ -176,7 +176,7 @@ def markdown(found: dict[str, Any]) -> str:
     ]
     for row in found["rows"]:
         cells = [row["name"], row["package"]]
-        for audit in (row["before"], row["after"]):
+        for audit in row["audits"]:
             forced = {True: "moves", False: "nothing moves", None: "-"}[audit["moved"]]
             cells += [audit["version"], f"{audit['verdict']}, exit {audit['exit_code']}", forced]
         lines.append(f"| {' | '.join(cells)} |")
@@ -190,7 +190,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 def _told(row: dict[str, Any]) -> list[str]:
     """A leak in words: why, where it was reported, what was found, and which configurations have it."""
-    before, after = row["before"], row["after"]
+    before, after = row["audits"]
     leaking = [name for name, verdict in before["configurations"].items() if verdict == "LEAK"]
     lines = [f"- **{row['name']}** (`{' '.join((Path(row['spec']).name, *row['options']))}`): {row['why']}"]
     lines += [f"  - {row['public']}"] if row["public"] else []
@@ -241,7 +241,7 @@ def _committed() -> dict[str, dict[str, Any]]:
     for leak in LEAKS:
         row = known.get(leak.name)
         if row and all(row[name] == _plain(getattr(leak, name)) for name in DECISIVE):
-            rows[leak.name] = _row(leak, row["before"], row["after"])
+            rows[leak.name] = _row(leak, *row["audits"])
     return rows
 
 
@@ -251,7 +251,7 @@ def _plain(value: Any) -> Any:
 
 
 def _say(row: dict[str, Any]) -> None:
-    for audit in (row["before"], row["after"]):
+    for audit in row["audits"]:
         place = f"{audit['file']}:{audit['line']}" if audit["file"] else ""
         told = f"{audit['verdict']:8} exit {audit['exit_code']}  {place}  {audit['finding']}"
         print(f"{row['name']:18} {audit['version']:8} {told[:170]}")

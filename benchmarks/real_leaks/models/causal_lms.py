@@ -66,7 +66,8 @@ def nemotron_h() -> nn.Module:
 
 
 def bert_generation() -> nn.Module:
-    return transformers.BertGenerationDecoder(transformers.BertGenerationConfig(**TOKENS, **ATTENTION, is_decoder=True))
+    config = transformers.BertGenerationConfig(**TOKENS, **ATTENTION, is_decoder=True)
+    return Called(transformers.BertGenerationDecoder(config))
 
 
 def roformer() -> nn.Module:
@@ -127,5 +128,5 @@ def glm_moe_dsa_padded() -> nn.Module:
 def prophetnet() -> nn.Module:
     return made(
         "ProphetNet", **TOKENS, hidden_size=32, decoder_ffn_dim=64, num_decoder_layers=2,
-        num_decoder_attention_heads=4, encoder_ffn_dim=64, num_encoder_layers=1, num_encoder_attention_heads=4,
+        num_decoder_attention_heads=4, encoder_ffn_dim=64, num_encoder_layers=2, num_encoder_attention_heads=4,
     )  # fmt: skip
