@@ -11,7 +11,7 @@ from leakcheck.auditing.policies import asked_for
 from leakcheck.checkpoints.source import short_path
 from leakcheck.config import CAUSAL, Configuration, Contract, Settings
 from leakcheck.errors import UsageError
-from leakcheck.scoreboard.detectors import CAUSALITY, DETECTORS, Entry, Said
+from leakcheck.scoreboard.detectors import CAUSALITY, DETECTORS, TOGETHER, Entry, Said
 from leakcheck.scoreboard.passes import counted
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import Subject
@@ -59,6 +59,12 @@ class _Case:
         """Whether the question is the one that every detector answers."""
         return self.policies == (CAUSALITY,) and self.contract == CAUSAL
 
+    def is_for(self, entry: Entry) -> bool:
+        """Those that are not ours know causality alone; a single witness does not tell that nothing later is seen."""
+        if self.contract.bidirectional:
+            return entry.name == TOGETHER
+        return entry.ours or self.is_causal
+
 
 def board(names: Iterable[str] = (), *, progress: Progress | None = None) -> list[Row]:
     """All rows of these leaks and controls, or of all.
@@ -73,7 +79,7 @@ def board(names: Iterable[str] = (), *, progress: Progress | None = None) -> lis
         raise UsageError(f"{unknown[0]}: no leak and no control of the zoo; `leakcheck bench --list` names them")
     cases = [case for case in _cases() if not wanted or case.name in wanted]
     detectors = [entry for entry in DETECTORS.values() if entry.available]
-    pairs = [(case, entry) for case, entry in itertools.product(cases, detectors) if entry.ours or case.is_causal]
+    pairs = [(case, entry) for case, entry in itertools.product(cases, detectors) if case.is_for(entry)]
     rows = []
     for done, (case, entry) in enumerate(pairs):
         if progress:

@@ -24,6 +24,7 @@ from leakcheck.subjects.subject import Subject, input_embedding
 
 _SEED = 0
 CAUSALITY = str(CAUSAL)  # the name of the first policy
+TOGETHER = "leakcheck"  # what an audit says
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _examiner(subject: Subject) -> Examiner:
     return Examiner(subject.model, seq=subject.seq_len, vocab_size=subject.vocab_size, seed=_SEED)
 
 
-@detector("leakcheck", "all together", ours=True)
+@detector(TOGETHER, "all together", ours=True)
 def together(subject: Subject, configuration: Configuration, policy: str) -> Said:
     examiner, settings = _examiner(subject), Settings(contract=configuration.contract, policies=(policy,))
     if policy == CAUSALITY:

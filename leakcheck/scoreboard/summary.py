@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from leakcheck import __version__
 from leakcheck.scoreboard.board import Row
-from leakcheck.scoreboard.detectors import DETECTORS
+from leakcheck.scoreboard.detectors import DETECTORS, TOGETHER
 
 COMMAND = "make bench"
 COLUMNS = ("detector", "leaks found", "false alarms", "cannot say", "first line right", "forwards", "backwards")
@@ -77,7 +77,7 @@ def _said(row: Row) -> str:
 
 def passes(found: Sequence[Score]) -> bool:
     """Whether leakcheck as a whole finds every leak, with its codes, and flags nothing that is correct."""
-    together = next(score for score in found if score.detector == "leakcheck")
+    together = next(score for score in found if score.detector == TOGETHER)
     return not together.missed and not together.false_alarms and together.codes_right == together.leaks
 
 
