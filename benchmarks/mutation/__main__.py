@@ -9,7 +9,7 @@ import subprocess
 import time
 import warnings
 from collections import Counter, defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from benchmarks.mutation.suite import Record
 
 ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.json")
-TESTS = ["tests/flow", "tests/probes", "tests/auditing/test_contracts.py"]
+TESTS = ["tests/flow", "tests/probes"]
 SEED = 0
-FIRST, THOROUGH = 1.5, 30.0  # seconds of tests for each mutant; for the sampled survivors
-RERUN = 2  # survivors of each worker that are tried with all tests that touch them
+NEVER = 10**6  # minutes
+FIRST = 1.5  # seconds of tests for each mutant, before those that survived get all that touch them
 ENTRY = 1  # mutants of an entry of the registry, of each direction
 # Modules, and how many mutants of each at most.
 SOURCES = {
@@ -49,12 +49,14 @@ def sources() -> dict[str, tuple[Module, int]]:
         for path in sorted((ROOT / place).glob("*.py")) if (ROOT / place).is_dir() else [ROOT / place]:
             if path.name != "__init__.py":
                 module = Module(path, ROOT)
-                found[f"source: {module.name.removeprefix('leakcheck/')}"] = module, limit
+                name = module.name.removeprefix("leakcheck/")
+                family = f"probes: {path.name}" if name.startswith("probes/") else f"source: {name}"
+                found[family] = module, limit
     return found
 
 
 def generated(record: Record) -> tuple[list[Mutant], dict[str, int]]:
-    """The mutants to be tried; and of each family how many there are."""
+    """The mutants to be tried, in turn one of each family and direction; and of each family how many there are."""
     groups: dict[tuple[str, ...], list[Mutant]] = defaultdict(list)
     for mutant in rules.mutants(record.seen):
         groups[mutant.family, mutant.place, mutant.direction].append(mutant)
@@ -63,7 +65,13 @@ def generated(record: Record) -> tuple[list[Mutant], dict[str, int]]:
         groups[family,] = list(source.mutants(module, family))
         limits[family,] = limit
     every = Counter(mutant.family for group in groups.values() for mutant in group)
-    return [mutant for key, group in groups.items() for mutant in sorted(group, key=_rank)[: limits[key]]], dict(every)
+    chosen = [mutant for key, group in groups.items() for mutant in sorted(group, key=_rank)[: limits[key]]]
+    turns: Counter[tuple[str, str]] = Counter()
+    waits: dict[str, tuple[bool, int]] = {}
+    for mutant in sorted(chosen, key=_rank):
+        turns[mutant.family, mutant.direction] += 1
+        waits[mutant.name] = not report.counts(mutant.family), turns[mutant.family, mutant.direction]
+    return sorted(chosen, key=lambda mutant: waits[mutant.name]), dict(every)
 
 
 def _rank(mutant: Mutant) -> str:
@@ -77,7 +85,7 @@ def row_of(mutant: Mutant, trial: suite.Trial, equivalent: dict[str, str]) -> Ro
         family=mutant.family,
         direction=mutant.direction,
         place=mutant.place,
-        line=mutant.touches.rpartition(":")[2] if mutant.family.startswith("source") else "",
+        line=mutant.touches.rpartition(":")[2] if mutant.direction == "source" else "",
         change=mutant.change,
         outcome=outcome,
         by=trial.noticed,
@@ -89,19 +97,34 @@ def row_of(mutant: Mutant, trial: suite.Trial, equivalent: dict[str, str]) -> Ro
 
 
 def work(
-    mutants: list[Mutant], tests: dict[str, pytest.Item], record: Record, equivalent: dict[str, str], journal: Path
+    mutants: list[Mutant],
+    tests: dict[str, pytest.Item],
+    record: Record,
+    equivalent: dict[str, str],
+    journal: Path,
+    until: float,
 ) -> None:
-    """Try mutants one after the other, and note each at once."""
-    survivors: list[Mutant] = []
-    for mutant in mutants:
-        trial = suite.tried(mutant, record.order(mutant), tests, record, FIRST)
-        row = row_of(mutant, trial, equivalent)
-        if trial.ended != "does not apply":
-            note(journal, row)
-        if row.outcome == "survived" and row.ran < row.tests:
-            survivors.append(mutant)
-    for mutant in sorted(survivors, key=_rank)[:RERUN]:
-        note(journal, row_of(mutant, suite.tried(mutant, record.order(mutant), tests, record, THOROUGH), equivalent))
+    """Try mutants one after the other until that time, those that count first, and note each at once.
+
+    Those that count and survive their first tests get the others before anything else is tried.
+    """
+    survivors: list[tuple[Mutant, Row]] = []
+    for counts in (True, False):
+        for mutant in mutants:
+            if report.counts(mutant.family) is not counts or time.monotonic() > until:
+                continue
+            trial = suite.tried(mutant, record.order(mutant), tests, record, FIRST)
+            row = row_of(mutant, trial, equivalent)
+            if trial.ended != "does not apply":
+                note(journal, row)
+            if counts and row.outcome == "survived" and row.ran < row.tests:
+                survivors.append((mutant, row))
+        for mutant, row in sorted(survivors, key=lambda survivor: survivor[1].tests):
+            if not counts or time.monotonic() > until:
+                continue
+            rest = record.order(mutant)[row.ran :]
+            trial = suite.tried(mutant, rest, tests, record, float("inf"))
+            note(journal, row_of(mutant, replace(trial, ran=row.ran + trial.ran, tests=row.tests), equivalent))
 
 
 def note(journal: Path, row: Row) -> None:
@@ -114,7 +137,7 @@ def rows_in(journal: Path) -> list[Row]:
 
 
 def measured(tests: dict[str, pytest.Item], options: argparse.Namespace) -> None:
-    started = time.process_time()
+    started, until = time.process_time(), time.monotonic() + 60 * options.minutes
     modules = [module for module, _ in sources().values()]
     if options.record.exists():
         record = Record.load(options.record)
@@ -144,15 +167,19 @@ def measured(tests: dict[str, pytest.Item], options: argparse.Namespace) -> None
     gc.collect()
     gc.freeze()
     equivalent = json.loads(EQUIVALENT.read_text())
-    workers = [partial(work, todo[n :: options.jobs], tests, record, equivalent, journal) for n in range(options.jobs)]
+    workers = [
+        partial(work, todo[n :: options.jobs], tests, record, equivalent, journal, until) for n in range(options.jobs)
+    ]
     cost = suite.beside(workers)
     kept |= {row.key: row for row in rows_in(journal)}
     rows = [kept[mutant.key] for mutant in every if mutant.key in kept]
     spoiled = suite.failing(sorted({row.by for row in rows if row.by}), tests)
     if spoiled:
-        raise RuntimeError(f"these fail in a fork without a mutant as well: {', '.join(spoiled)}")
+        print(f"these fail in a fork without a mutant as well, and notice nothing: {', '.join(spoiled)}")
+        rows = [replace(row, outcome="survived", by="") if row.by in spoiled else row for row in rows]
+    limit = [f"--minutes {options.minutes}"] if options.minutes < NEVER else []
     about = {
-        "command": "python -m benchmarks.mutation",
+        "command": " ".join(["python -m benchmarks.mutation", *limit]),
         "leakcheck": leakcheck.__version__,
         "revision": subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -163,6 +190,7 @@ def measured(tests: dict[str, pytest.Item], options: argparse.Namespace) -> None
         "tests": TESTS,
         "passed": len(record.seconds),
         "generated": sampled,
+        "chosen": dict(Counter(mutant.family for mutant in every)),
         "seconds": round(cost + time.process_time() - started),
     }
     report.write(options.output, about, rows)
@@ -174,6 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutation", description=__doc__)
     parser.add_argument("--again", action="store_true", help="try again what no test noticed, and keep the other rows")
     parser.add_argument("--only", default="", help="families that begin so")
+    parser.add_argument("--minutes", type=int, default=NEVER, help="begin no other mutant after these")
     parser.add_argument("--jobs", type=int, default=1, help="processes beside each other")
     parser.add_argument("--output", type=Path, default=report.REPORT, help="two files: .json and .md")
     parser.add_argument("--record", type=Path, default=ROOT / ".mutation.json", help="what the tests touch, kept")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+HEADLINE = "rules and probes"
 REPORT = Path(__file__).resolve().parents[2] / "reports" / "mutation_score"
 
 
@@ -56,7 +57,7 @@ def score(rows: Iterable[Row]) -> Score:
 
 
 def scores(rows: Iterable[Row]) -> dict[str, Score]:
-    """By family, in order; then of the rules, of the sources, and of all."""
+    """By family, in order; then of all rules, all probes and all other sources; and of rules and probes together."""
     rows = list(rows)
     families: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -64,7 +65,12 @@ def scores(rows: Iterable[Row]) -> dict[str, Score]:
     made = {family: score(of) for family, of in sorted(families.items())}
     for what in sorted({row.family.partition(":")[0] for row in rows}):
         made[f"all {what}"] = score(row for row in rows if row.family.startswith(f"{what}:"))
-    return {**made, "all": score(rows)}
+    return {**made, HEADLINE: score(row for row in rows if counts(row.family))}
+
+
+def counts(family: str) -> bool:
+    """Whether it is part of the score: op rules and probes are; other sources are told apart."""
+    return family.startswith(("rules:", "probes:"))
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -84,26 +90,29 @@ def write(path: Path, about: dict[str, Any], rows: list[Row]) -> None:
 
 
 def page(about: dict[str, Any], rows: list[Row]) -> str:
-    whole = score(rows)
+    counted = scores(rows)
+    whole, rules, probes = (counted.get(name, score([])) for name in (HEADLINE, "all rules", "all probes"))
     lines = [
         "# Mutation score of leakcheck",
         "",
         f"`{about['command']}` (leakcheck {about['leakcheck']} at {about['revision']}, torch {about['torch']}, "
         f"{about['passed']} tests of {', '.join(about['tests'])}, seed {about['seed']})",
         "",
-        f"**{whole.percent:.1f} %**: {whole.noticed} of {whole.mutants} mutants were noticed by a test that fails; "
-        f"{whole.equivalent} more are equivalent to what they were made of.",
+        f"**{whole.percent:.1f} %** of op rules and probes: {whole.noticed} of {whole.mutants} mutants were noticed by "
+        f"a test that fails. Rules: {rules.percent:.1f} %, probes: {probes.percent:.1f} %. {whole.equivalent} more are "
+        "equivalent to what they were made of.",
         "",
-        *([about["note"], ""] if "note" in about else []),
-        "| family | mutants | noticed | score | survived | equivalent | generated |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "Chosen are a seeded sample of those generated; tried, of these, as many as the time allowed, one of each "
+        "family in turn.",
+        "",
+        *_families(
+            about, {name: each for name, each in counted.items() if not name.startswith(("source", "all source"))}
+        ),
+        "",
+        "## Other sources of flow, a small sample",
+        "",
+        *_families(about, {name: each for name, each in counted.items() if name.startswith(("source", "all source"))}),
     ]
-    for family, each in scores(rows).items():
-        of = about["generated"].get(family, "")
-        lines.append(
-            f"| {family} | {each.mutants} | {each.noticed} | {each.percent:.1f} % | {each.mutants - each.noticed} "
-            f"| {each.equivalent} | {of} |"
-        )
     lines += ["", "## By direction", "", "| direction | mutants | noticed | score |", "|---|--:|--:|--:|"]
     for direction in sorted({row.direction for row in rows}):
         each = score(row for row in rows if row.direction == direction)
@@ -127,6 +136,19 @@ def page(about: dict[str, Any], rows: list[Row]) -> str:
         if row.outcome == "equivalent"
     ]
     return "\n".join([*lines, ""])
+
+
+def _families(about: dict[str, Any], counted: dict[str, Score]) -> list[str]:
+    lines = [
+        "| family | mutants | noticed | score | survived | equivalent | chosen | generated |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for family, each in counted.items():
+        lines.append(
+            f"| {family} | {each.mutants} | {each.noticed} | {each.percent:.1f} % | {each.mutants - each.noticed} "
+            f"| {each.equivalent} | {about['chosen'].get(family, '')} | {about['generated'].get(family, '')} |"
+        )
+    return lines
 
 
 def _cell(text: str) -> str:

@@ -23,7 +23,8 @@ from benchmarks.mutation.mutant import Mutant
 from benchmarks.mutation.rules import Seen, Watched
 from benchmarks.mutation.source import Module, Statements
 
-SLOW = ("tests/flow/test_architectures.py",)  # a child process for each of its tests, and minutes in all
+# Slow, and few mutants are noticed there alone: whole architectures, who is to blame for a leak.
+SLOW = tuple(f"tests/flow/test_{name}.py" for name in ("architectures", "blame", "routing", "weightless"))
 HANGS = 60  # seconds of one test, far beyond what any takes
 
 

@@ -132,6 +132,7 @@ def test_the_score_is_of_what_is_not_equivalent(tmp_path):
         "tests": ["t"],
         "seed": 0,
         "generated": {},
+        "chosen": {},
         "revision": "r",
     }
     report.write(tmp_path / "score", about, rows)
@@ -141,7 +142,14 @@ def test_the_score_is_of_what_is_not_equivalent(tmp_path):
     assert "**75.0 %**" in page
 
 
-def test_the_committed_score_adds_up_and_is_high_for_rules():
+def test_the_score_is_of_rules_and_probes():
+    rows = [row("noticed"), row("survived", "probes: seek.py"), row("survived", "source: flow/labels.py")]
+    counted = report.scores(rows)
+    assert [counted[name].percent for name in ("all rules", "all probes", "all source")] == [100, 0, 0]
+    assert (counted[report.HEADLINE].noticed, counted[report.HEADLINE].mutants) == (1, 2)
+
+
+def test_the_committed_score_adds_up_and_is_high_for_rules_and_probes():
     about, rows = report.read(report.REPORT)
     document = json.loads(report.REPORT.with_suffix(".json").read_text())
     for name, counted in report.scores(rows).items():
@@ -149,6 +157,7 @@ def test_the_committed_score_adds_up_and_is_high_for_rules():
         assert (written["mutants"], written["noticed"]) == (counted.mutants, counted.noticed)
         assert written["percent"] == pytest.approx(counted.percent, abs=0.01)
     assert document["scores"]["all rules"]["percent"] >= 95
+    assert document["scores"]["all probes"]["percent"] >= 95
     assert report.REPORT.with_suffix(".md").read_text() == report.page(about, rows)
     for each in rows:
         assert each.outcome in ("noticed", "survived", "equivalent")
@@ -163,7 +172,7 @@ def test_the_committed_score_covers_every_family_of_rules_both_ways_and_the_prob
     families = {f"rules: {rule.family}" for rule in RULES.values()}
     assert families <= {row.family for row in rows if row.direction == "unsound"}
     assert families <= {row.family for row in rows if row.direction == "coarse"}
-    probes = {row.place.split()[0] for row in rows if row.family.startswith("source: probes/")}
+    probes = {row.place.split()[0] for row in rows if row.family.startswith("probes:")}
     assert {
-        f"leakcheck/probes/{name}.py" for name in ("draws", "measure", "precision", "probe", "seek", "tap")
+        f"leakcheck/probes/{name}.py" for name in ("draws", "groups", "measure", "precision", "probe", "seek", "tap")
     } <= probes
