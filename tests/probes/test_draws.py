@@ -103,6 +103,12 @@ def test_covered_pairs_are_those_that_brute_force_counts(padding):
     assert {tuple(pair) for pair in covered.nonzero().tolist()} == expected
 
 
+@pytest.mark.parametrize("draw", [draw.name for draw in DRAWS])
+def test_every_draw_covers_the_pairs_of_its_cut(draw):
+    covered = made()[0].only(draw, 4).covered_pairs
+    assert {tuple(pair) for pair in covered.nonzero().tolist()} == set(product(range(4), range(4, SEQ)))
+
+
 def test_the_number_of_rows_is_no_size_of_the_model_and_not_the_length():
     plain = len(made()[0].cut)
     sizes = {plain, plain + 1, plain + 3}

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from leakcheck.checkpoints import plan_for
+from leakcheck.checkpoints.reading import Reading
 from leakcheck.config import Configuration, Contract
 from leakcheck.probes import measure
 from leakcheck.probes.draws import BASE, PAST, Plant, Setting, batches
@@ -120,6 +122,21 @@ def test_gradients_of_the_past_towards_what_changed(each):
     assert measure._gradients([causal], work, [], each=each) == [(0.0, 0.0)]
 
 
+def test_gradients_that_cancel_in_a_sum_are_seen():
+    """Two channels read the next position, with opposite signs."""
+    work = batch()
+    leaf = torch.ones(len(work.cut), SEQ, WIDTH, dtype=torch.float64, requires_grad=True)
+    ahead = torch.cat([leaf[:, 1:, :1], torch.zeros_like(leaf[:, :1, :1])], 1)
+    (found,) = measure._gradients([torch.cat([ahead, -ahead], -1)], work, [leaf], each=True)
+    assert found[0] > 0
+
+
+def test_what_does_not_depend_on_the_embeddings_has_no_gradient():
+    work = batch()
+    leaf, other = (torch.ones(len(work.cut), SEQ, WIDTH, requires_grad=True) for _ in range(2))
+    assert measure._gradients([2 * other], work, [leaf], each=True) == [(0.0, 0.0)]
+
+
 def test_a_gradient_that_is_no_number_counts_as_infinite_and_one_that_raises_as_none():
     work = batch()
     leaf = torch.zeros(len(work.cut), SEQ, WIDTH, requires_grad=True)
@@ -170,6 +187,62 @@ def test_a_stage_is_run_again_on_the_past_of_the_base_and_the_future_of_another(
     largest = max(0.5 * float(work.whole[r]) for r in range(len(work.cut)) if 0 < work.cut[r] < SEQ)
     assert found[0][0] == largest
     assert 0 < found[0][1] < 1
+
+
+def test_a_local_leak_is_planted_in_the_last_stage_that_runs_again_and_returns_hidden_states():
+    work = batch()
+    hidden = torch.ones(len(work.cut), SEQ, WIDTH)
+    weights = torch.ones(len(work.cut), 2, SEQ, SEQ)
+    values = torch.arange(float(len(work.cut)))[:, None, None].expand(-1, SEQ, WIDTH).contiguous()
+    ran = []
+
+    def stage(name, *tensors, again=True):
+        def run(inputs):
+            ran.append(name)
+            return inputs[0]
+
+        return Reading(
+            stage=None, path="", layer=None, module=name, code=None, node=None,
+            tensors=tensors, inputs=[values], run=run if again else None, pick=lambda result: (result,),
+        )  # fmt: skip
+
+    stages = [stage("first", hidden), stage("attention", hidden, weights), stage("once", hidden, again=False)]
+    assert measure.planted_local(stages, work, Plant(2, 3)) == pytest.approx(1e-3 * work.whole.max().item())
+    assert ran == ["first"]
+    assert measure.planted_local(stages[1:], work, Plant(2, 3)) is None
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_stage_that_cannot_run_again_has_no_local_move(again):
+    model = models.toy(models.so_far)
+    valid = torch.ones(models.SEQ, dtype=torch.bool)
+    work = next(batches(Setting(vocab_size=models.VOCAB, valid=valid, seed=0, sizes=())))
+    values = torch.arange(float(len(work.cut)))[:, None, None].expand(-1, models.SEQ, WIDTH).contiguous()
+    seen = Reading(
+        stage=None, path="", layer=None, module="", code=None, node=None,
+        tensors=(values,), inputs=[values], run=(lambda inputs: inputs[0].roll(-1, 1)) if again else None,
+        pick=lambda result: (result,),
+    )  # fmt: skip
+    plan = SimpleNamespace(watch=lambda: plan_for(model).watch(), readings=lambda recording, axes: [seen])
+    ((_, deltas),) = measure.measure(model, plan, work, Configuration("default", "none", "eval")).readings
+    assert (deltas.local is not None) is (deltas.local_relative > 0) is again
+
+
+def test_rows_that_run_alone_find_what_is_drawn_once_already_there():
+    """The first forward draws a table, and each one a mask: only after the first do equal rows get the same mask."""
+
+    class DrawsOnce(models.Toy):
+        table = None
+
+        def forward(self, input_ids):
+            if self.table is None:
+                self.table = torch.rand(3)
+            return super().forward(input_ids)
+
+    model = models.seeded(DrawsOnce(models.Dropped(1.0))).train()
+    valid = torch.ones(models.SEQ, dtype=torch.bool)
+    work = next(batches(Setting(vocab_size=models.VOCAB, valid=valid, seed=0, sizes=())))
+    assert measure.measure_rows(model, work, Configuration("default", "none", "train")).twin_delta == 0
 
 
 @pytest.mark.parametrize("plant", [None, Plant(2, 4), Plant(3, 5, 2)])

@@ -16,6 +16,8 @@ EPS64 = torch.finfo(torch.float64).eps
         (2e-6, 4e-15, 10.0),  # a Fourier convolution
         (1e-7, 0.0, 1.0),
         (0.0, 0.0, 1.0),
+        (0.0, 0.0, 0.0),  # a model that returns zeros
+        (0.0, 1e3 * EPS64, 1.0),
         (0.0, 1e-15, 1.0),  # float32 happened to round both alike
         (3e-2, 1e-10, 1.0),  # ill-conditioned: it falls with epsilon
     ],
@@ -31,6 +33,7 @@ def test_what_falls_with_epsilon_is_rounding(single, double, scale):
         (0.0, 1e-9, 3.0),  # below float32, not below float64
         (1.0, 1.0, 1.0),
         (float("inf"), float("inf"), 1.0),
+        (float("inf"), 1e-14, 1e-3),  # an infinity in float32 says nothing of the conditioning
         (1e-3, 1e-3, 1e4),
     ],
 )
@@ -67,6 +70,8 @@ def test_casts_to_integers_stay():
     with float64():
         assert torch.ones(3).long().dtype == torch.int64
         assert (torch.ones(3) > 0).dtype == torch.bool
+        assert torch.ones(3).to(torch.int64).dtype == torch.int64
+        assert torch.zeros(3, dtype=torch.bool).dtype == torch.bool
 
 
 @pytest.mark.parametrize("ends", [[3, 3, 8], [0, 2, 8], [8, 8, 8], [2, 5, 8]])

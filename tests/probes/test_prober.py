@@ -1,7 +1,9 @@
 """`Prober.probe`: its numbers against brute force, what it refuses, and that it leaves no trace."""
 
 import random
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +12,10 @@ from torch import nn
 from leakcheck.checkpoints import plan_for
 from leakcheck.config import Configuration
 from leakcheck.errors import NothingChecked, SubjectCrash
-from leakcheck.probes import draws
+from leakcheck.probes import draws, measure
 from leakcheck.probes.draws import DRAWS
-from leakcheck.probes.probe import Prober
+from leakcheck.probes.measure import Deltas
+from leakcheck.probes.probe import Prober, _decided, _decided_readings
 from tests import models, oracle
 from tests.models import SEQ, VOCAB, successor
 
@@ -161,6 +164,65 @@ def test_nothing_to_compare(seq, vocab_size):
         Prober(models.toy(models.so_far), plan_for, seq=seq, vocab_size=vocab_size, seed=0).probe(PLAIN)
 
 
+def test_two_positions_and_two_tokens_are_enough():
+    for near, moves in ((successor, True), (models.predecessor, False)):
+        model = models.toy(near)
+        found = Prober(model, plan_for, seq=2, vocab_size=2, seed=0).probe(PLAIN)
+        assert (found.pairs_covered, found.pairs_total) == (1, 1)
+        assert found.logits.moved is moves
+
+
+@pytest.mark.parametrize("mixed", ["twin", "base"])
+def test_a_row_that_depends_on_its_batch_is_run_alone(mixed):
+    """Each row is weighted by its number, so that the base is as when alone; or all rows lend from all."""
+
+    def weighted(x):
+        return models.so_far(x) * torch.arange(1, len(x) + 1)[:, None, None]
+
+    def mean(x):
+        return models.so_far(x + x.mean(0, keepdim=True))
+
+    found = prober(models.toy(weighted if mixed == "twin" else mean)).probe(PLAIN)
+    assert not found.independent
+    assert found.repeatable
+    assert not found.logits.moved
+    assert prober(models.toy(models.so_far)).probe(PLAIN).independent
+
+
+def test_one_suspicious_batch_of_several_is_enough(monkeypatch):
+    model = EXACT["one pair"]()
+    monkeypatch.setattr(draws, "_ELEMENTS", SEQ * SEQ * 16 * 2)
+    one = prober(model)
+    moves = [measure.measure_logits(model, batch, PLAIN).output > 0 for batch in one.batches(PLAIN)]
+    assert {True, False} == set(moves)
+    assert one.probe(PLAIN).logits.moved
+
+
+EPS64 = torch.finfo(torch.float64).eps
+
+
+@pytest.mark.parametrize(("epsilons", "moves"), [(500, False), (1500, True)])
+def test_a_move_of_more_than_a_thousand_epsilons_is_none_of_rounding(epsilons, moves):
+    relative = epsilons * EPS64
+    measured = Deltas(output=1.0, relative=relative, local=1.0, local_relative=relative)
+    decided = _decided([Deltas()], [measured])
+    assert decided.moved is moves
+    assert decided.local is None  # there was none in float32
+    decided = _decided([replace(measured, relative=0.0, local_relative=0.0)], [measured])
+    assert (decided.output > 0, decided.local > 0) == (moves, moves)
+
+
+def test_stages_that_every_run_reached_are_decided_together():
+    def measured(*named):
+        return SimpleNamespace(readings=[(SimpleNamespace(key=key), deltas) for key, deltas in named])
+
+    low = measured(("a", Deltas(output=1.0, relative=1.0)), ("a", Deltas()), ("b", Deltas()))
+    high = measured(("a", Deltas(output=0.5, relative=0.5)), ("a", Deltas()))
+    found = _decided_readings([low, low], [high, high])
+    assert [(reading.key, decided.output) for reading, decided in found] == [("a", 0.5), ("a", 0.0)]
+    assert [reading.key for reading, _ in _decided_readings([low], None)] == ["a", "a", "b"]
+
+
 def test_a_suspicion_that_float64_cannot_decide_stays_one():
     def only_single(x: torch.Tensor) -> torch.Tensor:
         if x.dtype == torch.float64:
@@ -187,8 +249,14 @@ def test_a_model_that_shows_nothing_misses_the_positive_control():
     found = prober(model).probe(PLAIN)
     assert found.vacuous
     missed = [c.name for c in found.controls if not c.caught]
-    assert any("output" in name for name in missed)
-    assert any("gradient" in name for name in missed)
+    assert [name.rpartition(": ")[2] for name in missed] == ["output", "gradient", "local"]
+
+
+def test_a_model_that_shows_nothing_row_by_row_misses_the_positive_control():
+    model = models.toy(models.so_far)
+    model.head.weight.data.zero_()
+    found = prober(model).probe(PLAIN, alone=True)
+    assert [c.name.rpartition(": ")[2] for c in found.controls if not c.caught] == ["output"]
 
 
 def test_a_detached_model_misses_the_gradient_control_only():
