@@ -62,6 +62,12 @@ def test_no_cut_is_made_that_no_position_is_blind_to(contract):
     assert mirrored == [False] + [True] * (contract.window is not None)
 
 
+@pytest.mark.parametrize("contract", CONTRACTS, ids=str)
+def test_nothing_is_asked_of_the_first_rows(contract):
+    for work in batches(setting(contract)):
+        assert not (work.past | work.past_padding | work.future | work.allowed)[[BASE, TWIN, PAST]].any()
+
+
 def test_without_every_each_cut_is_made_with_one_draw_in_turn():
     (batch,) = batches(setting(every=False))
     made = [(batch.draws[r], int(batch.cut[r])) for r in range(len(batch.cut)) if 0 < batch.cut[r] < SEQ]

@@ -205,8 +205,10 @@ EPS64 = torch.finfo(torch.float64).eps
 def test_a_move_of_more_than_a_thousand_epsilons_is_none_of_rounding(epsilons, moves):
     relative = epsilons * EPS64
     measured = Deltas(output=1.0, relative=relative, local=1.0, local_relative=relative)
+    measured = replace(measured, by_position=torch.tensor([0.0, relative, 500 * EPS64, 1.0]))
     decided = _decided([Deltas()], [measured])
     assert decided.moved is moves
+    assert decided.reached == ((1, 3) if moves else ())
     assert decided.local is None  # there was none in float32
     decided = _decided([replace(measured, relative=0.0, local_relative=0.0)], [measured])
     assert (decided.output > 0, decided.local > 0) == (moves, moves)
