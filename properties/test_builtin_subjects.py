@@ -115,7 +115,7 @@ def test_the_published_subject_is_proven_where_a_mask_exists(case: Case, configu
     assert examined.result.output_delta == 0
 
 
-@settings(max_examples=max(2, settings().max_examples // 5))  # an example is a whole audit
+@settings(max_examples=max(2, settings().max_examples // 10))  # an example is a whole audit
 @given(cases(), st.booleans())
 def test_a_report_survives_json(case: Case, materialize: bool) -> None:
     model = case.method1(materialize=materialize)

@@ -1,9 +1,11 @@
 """Subjects that do what no model should: the audit ends with a verdict or one line, and nothing is left running."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -238,7 +240,9 @@ def test_what_is_written_into_the_files_of_the_audit_is_no_result(tmp_path) -> N
 @pytest.mark.parametrize("end", ["interrupted", "killed"])
 def test_nothing_goes_on_without_the_command(end: str, tmp_path) -> None:
     written(tmp_path, "IN_FORWARD", "note(os.getpid()); time.sleep(600)")
-    command = process(tmp_path, start_new_session=True)
+    # A suite that a shell runs in the background inherits that Ctrl-C is ignored.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = process(tmp_path, start_new_session=True, preexec_fn=heard)
     deadline = time.monotonic() + 60
     while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 2:
         assert time.monotonic() < deadline

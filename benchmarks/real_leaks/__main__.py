@@ -165,11 +165,11 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"`{found['command']}` ({versions})",
         "",
-        "Each is `leakcheck run --model benchmarks/real_leaks/models/SPEC` with the last release that leaks, and with",
+        "Each is `leakcheck run --model SPEC` (below by its file's name) with the last release that leaks, and with",
         "the first that does not. Brute force: whether a later input moves an earlier output in float64.",
         "",
         f"{found['both_directions']} leaks are found before their fix and gone after it. "
-        f"{found['not_fixed']} more are in the newest release too.",
+        f"{found['not_fixed']} more are in an old release and in the newest.",
         "",
         "| leak | package | before | verdict | brute force | after | verdict | brute force |",
         "|---|---|---|---|---|---|---|---|",
