@@ -105,6 +105,7 @@ def page(about: dict[str, Any], rows: list[Row]) -> str:
         "Chosen are a seeded sample of those generated; tried, of these, as many as the time allowed, one of each "
         "family in turn.",
         "",
+        *([about["note"], ""] if "note" in about else []),
         *_families(
             about, {name: each for name, each in counted.items() if not name.startswith(("source", "all source"))}
         ),
