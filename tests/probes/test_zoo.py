@@ -1,4 +1,4 @@
-"""Every leak of the zoo is found, no clean twin is flagged, and brute force agrees with both."""
+"""What the probes alone say of planted leaks and of their clean twins; `tests/zoo` asks whole audits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -99,8 +99,8 @@ class HeadsSplicedIntoRows(Attention):
 # --- documents of a row -----------------------------------------------------------------------------------------------
 
 
-class Documents(nn.Module):
-    """A small language model that is told by `document_ids` `[batch, seq]` which document a token is of."""
+class Told(nn.Module):
+    """A small language model that is `told` something of each token, `[batch, seq]`."""
 
     def __init__(self, leaky: bool):
         super().__init__()
@@ -108,13 +108,19 @@ class Documents(nn.Module):
         self.embed, self.head = nn.Embedding(VOCAB, HIDDEN), nn.Linear(HIDDEN, VOCAB)
         self.qkv, self.kernel = nn.Linear(HIDDEN, 3 * HIDDEN), nn.Linear(3, HIDDEN)
 
-    def forward(self, input_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        documents = torch.zeros_like(input_ids) if document_ids is None else document_ids
+    def logits(self, input_ids: Tensor, told: Tensor) -> Tensor:
         x = self.embed(input_ids)  # [batch, seq, hidden]
-        return self.head(x + self.mix(x, documents))
+        return self.head(x + self.mix(x, told))
 
-    def mix(self, x: Tensor, documents: Tensor) -> Tensor:
+    def mix(self, x: Tensor, told: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+class Documents(Told):
+    """`document_ids` `[batch, seq]` say which document a token is of."""
+
+    def forward(self, input_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        return self.logits(input_ids, torch.zeros_like(input_ids) if document_ids is None else document_ids)
 
     def attention(self, x: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
         """Weights `[batch, query, key]` and values `[batch, key, hidden]`."""
@@ -203,22 +209,11 @@ class StateOverBorders(Documents):
 # --- padding ----------------------------------------------------------------------------------------------------------
 
 
-class Padded(nn.Module):
-    """A small language model that is told by `attention_mask` `[batch, seq]` what is no padding."""
-
-    def __init__(self, leaky: bool):
-        super().__init__()
-        self.leaky = leaky
-        self.embed, self.head = nn.Embedding(VOCAB, HIDDEN), nn.Linear(HIDDEN, VOCAB)
-        self.qkv, self.kernel = nn.Linear(HIDDEN, 3 * HIDDEN), nn.Linear(3, HIDDEN)
+class Padded(Told):
+    """`attention_mask` `[batch, seq]` says what is no padding."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        x = self.embed(input_ids)  # [batch, seq, hidden]
-        return self.head(x + self.mix(x, mask))
-
-    def mix(self, x: Tensor, mask: Tensor) -> Tensor:
-        raise NotImplementedError
+        return self.logits(input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask)
 
 
 @leak(
