@@ -18,10 +18,13 @@ import pytest
 import torch
 from audited import Audited, built_in, of_spec
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from leakcheck.laws import Broken
 
 torch.set_num_threads(1)  # the models are tiny
+
+_STORED = Path(os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis"))
 
 _COMMON = settings(
     deadline=None,
@@ -32,7 +35,13 @@ _COMMON = settings(
 )
 settings.register_profile("dev", _COMMON, max_examples=5)
 settings.register_profile("ci", _COMMON, max_examples=20, derandomize=True)
-settings.register_profile("soak", _COMMON, max_examples=200)  # of each property in a round, and then another round
+settings.register_profile(
+    "soak",
+    _COMMON,
+    derandomize=False,  # as Hypothesis would where it sees a CI
+    max_examples=200,  # of each property in a round, and then another round
+    database=DirectoryBasedExampleDatabase(_STORED / "examples"),
+)
 settings.load_profile("ci")
 
 _BLOB = re.compile(r"@reproduce_failure\('[^']*', b'([^']*)'\)")
@@ -152,7 +161,7 @@ def _store(item: pytest.Item, error: BaseException, line: str) -> None:
         "counterexample": counterexample and asdict(counterexample),
         "replay": line,
     }
-    path = Path(os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis")) / "findings.jsonl"  # beside the examples
+    path = _STORED / "findings.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:

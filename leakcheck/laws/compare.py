@@ -59,18 +59,22 @@ def expect_same(law: str, model: Twin, one: View, other: View, claim: str, input
     """Compare what two views see, entry by entry; places are told as those of `one`.
 
     Decided as the probes do: in float64, in units of each channel's largest value, with the conditioning that float32
-    shows. Cost: both forwards; four times that where something differs.
+    shows: by how far the views differ there, and by how far it is from float64 (two views may round to the same in one
+    and not in the other, where what is looked at is left of a cancellation). Cost: both forwards; four times that where
+    something differs.
 
     Raises:
         Broken: they differ by more than rounding.
         NotApplicable: the model does not run in float64.
         SubjectCrash: the forward raised, or what it returned is not finite on both sides.
     """
-    delta, relative, scale = _difference(model, one, other, double=True)
+    double = _compared(model, one, other, double=True)
+    delta, relative, scale = double.delta, double.relative, double.scale
     if is_rounding(0.0, relative.max().item(), 1.0):
         return
-    _, single, _ = _difference(model, one, other, double=False)
-    if is_rounding(single.max().item(), relative.max().item(), 1.0):
+    single = _compared(model, one, other, double=False)
+    lost = (_distance(single.a, double.a) / scale).max().item()
+    if is_rounding(max(single.relative.max().item(), lost), relative.max().item(), 1.0):
         return
     entry, channel = divmod(int(relative.argmax()), relative.shape[1])
     raise Broken(
@@ -89,11 +93,26 @@ def expect_same(law: str, model: Twin, one: View, other: View, claim: str, input
 
 def same(model: Twin, one: View, other: View) -> bool:
     """Whether nothing differs at all, not even by rounding."""
-    return not _difference(model, one, other, double=True)[0].any()
+    return not _compared(model, one, other, double=True).delta.any()
 
 
-def _difference(model: Twin, one: View, other: View, *, double: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The distance `[n, vocab]`, the same in units of each channel's size, and the sizes `[vocab]`."""
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """The logits `a` that one view sees, and their `delta` to the other's, both `[n, vocab]`.
+
+    `scale` `[vocab]` is the size of each channel.
+    """
+
+    a: Tensor
+    delta: Tensor
+    scale: Tensor
+
+    @property
+    def relative(self) -> Tensor:
+        return self.delta / self.scale
+
+
+def _compared(model: Twin, one: View, other: View, *, double: bool) -> _Compared:
     run = model.double if double else model.single
     try:
         (a, size), (b, other_size) = one.logits(run), other.logits(run)
@@ -104,9 +123,7 @@ def _difference(model: Twin, one: View, other: View, *, double: bool) -> tuple[T
         raise NotApplicable(f"{model.name} does not run in float64, where rounding is told apart: {error}") from error
     if (a.isnan() & b.isnan()).any():
         raise SubjectCrash(f"{model.name}: an output is not a number, and cannot be compared")
-    scale = torch.maximum(size, other_size)
-    delta = _distance(a, b)
-    return delta, delta / scale, scale
+    return _Compared(a, _distance(a, b), torch.maximum(size, other_size))
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
