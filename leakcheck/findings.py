@@ -1,12 +1,13 @@
 """The result of an audit: frozen data without torch, which every report is a rendering of.
 
-Field names are the keys of the JSON report; schema version 1.0 changes only by addition.
+Field names are the keys of the JSON report; within schema version 1 they change only by addition.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class Verdict(StrEnum):
@@ -191,7 +192,36 @@ class Conclusion:
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """A piece of source with a region marked: some lines around it, the first of which is number `first`.
+
+    `region` is first line, first column, last line, and the column after the last character; all 1-based.
+    """
+
+    file: str
+    region: tuple[int, int, int, int]
+    first: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the way from the token that is read to the position that reads it; without a place of its own it is
+    inside a library's binary code, or follows from the step before."""
+
+    text: str
+    module: str
+    excerpt: Excerpt | None
+
+
+@dataclass(frozen=True)
 class Finding:
+    """`chain` has the steps as lines of text, with their places. `operation` is the op to blame, as torch calls it.
+
+    `fingerprint` is the same for the same fault in every configuration and run, wherever its line has moved to.
+    `excerpt` is the source at `file` and `line`. `reproduce` is one command that shows it again.
+    """
+
     code: str
     verdict: Verdict
     policy: str
@@ -203,6 +233,87 @@ class Finding:
     chain: tuple[str, ...]
     witness: dict | None
     reproduce: str
+    operation: str = ""
+    fingerprint: str = ""
+    excerpt: Excerpt | None = None
+    steps: tuple[Step, ...] = ()
+
+
+def fingerprint(finding: Finding, subject: str) -> str:
+    """What is the same for the same fault: code, subject, policy, module and op; no line numbers and no deltas."""
+    parts = (finding.code, subject, finding.policy, finding.module, finding.operation)
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class HorizonRow:
+    """How many positions beyond those that it may see each position of some tensors can see; `None` where unknown.
+
+    The tensors are those of one layer on one path; with neither they are the outputs.
+    """
+
+    path: str
+    layer: int | None
+    ahead: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class HorizonMap:
+    """What flow admits under one configuration, in the order of the forward, the outputs last."""
+
+    configuration: str
+    rows: tuple[HorizonRow, ...]
+
+
+@dataclass(frozen=True)
+class DeltaMatrix:
+    """`deltas[output][input]`: how far an output position moved when the token at one input position alone changed.
+
+    Zero where the move was rounding. Measured under one configuration, with one draw of tokens: a zero is no proof.
+    """
+
+    configuration: str
+    deltas: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Array:
+    """A tensor: `data` is base64 of its values in C order, little endian."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: str
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Two inputs that show a leak: the shortest length and the smallest change that were found.
+
+    `tokens` and `changed` are integers `[rows, seq]`; `scale` `[rows, seq]` multiplies the embeddings of the changed
+    inputs. With them the output at `row`, `position` and `channel` moves by `delta` (as hexadecimal, to the last bit),
+    though it may see none of what differs. Without a difference two ways to run the same tokens disagree there.
+    `question` counts those that the policy puts. `arguments` are what the forward is called with, first for `tokens`,
+    then for `changed`.
+    """
+
+    id: str
+    codes: tuple[str, ...]
+    policy: str
+    question: int
+    configuration: dict
+    settings: dict
+    spec: str
+    row: int
+    position: int
+    channel: int
+    delta: str
+    precision: str
+    tokens: Array
+    changed: Array
+    scale: Array
+    arguments: tuple[dict[str, Array], dict[str, Array]]
+    weights: str  # SHA-256 of all parameters and buffers
+    versions: dict
 
 
 @dataclass(frozen=True)
@@ -261,3 +372,6 @@ class AuditResult:
     findings: tuple[Finding, ...]
     controls: tuple[Control, ...]
     environment: dict
+    horizon_map: HorizonMap | None = None
+    delta_matrix: DeltaMatrix | None = None
+    witnesses: tuple[Witness, ...] = ()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -35,10 +36,10 @@ def read(text: str) -> AuditResult:
         raise UsageError(f"not a leakcheck report: not JSON ({error})") from error
     if not isinstance(data, dict) or "schema_version" not in data:
         raise UsageError("not a leakcheck report: it has no schema_version")
-    if data["schema_version"] != SCHEMA_VERSION:
+    if not _readable(data["schema_version"]):
         raise UsageError(
-            f"report has schema_version {data['schema_version']!r}, this leakcheck reads {SCHEMA_VERSION!r}: "
-            "write it again, or use the leakcheck that wrote it"
+            f"report has schema_version {data['schema_version']!r}, this leakcheck reads {SCHEMA_VERSION!r} and older "
+            "ones of the same number before the point: write it again, or use the leakcheck that wrote it"
         )
     subject = data.get("subject")
     if isinstance(subject, dict) and "class" in subject:
@@ -49,6 +50,15 @@ def read(text: str) -> AuditResult:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "")
         raise UsageError(f"not a leakcheck report: {where}: {first['msg']}") from error
+
+
+def _readable(version: object) -> bool:
+    """Whether all keys of this version are known: within a major version they are only added."""
+    if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+", version):
+        return False
+    major, minor = map(int, version.split("."))
+    own_major, own_minor = map(int, SCHEMA_VERSION.split("."))
+    return major == own_major and minor <= own_minor
 
 
 def _plain(value: Any) -> Any:

@@ -1,28 +1,38 @@
 """Example audits that every rendering is held against: made up, but shaped like the audit's own."""
 
+import base64
 import itertools
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from leakcheck.findings import (
     SCHEMA_VERSION,
     AblationRow,
+    Array,
     AuditResult,
     Checkpoint,
     ClaimVerdict,
     Conclusion,
     ConfigurationResult,
     Control,
+    DeltaMatrix,
+    Excerpt,
     Fidelity,
     Finding,
+    HorizonMap,
+    HorizonRow,
     Location,
     PathStatistics,
     SafetyCheck,
+    Step,
     SubjectInfo,
     Tool,
     Verdict,
+    Witness,
     WorstCase,
+    fingerprint,
     worst,
 )
 
@@ -257,11 +267,82 @@ def method1(leaks_under: Sequence[str] = ()) -> AuditResult:
             Control("causal mean of the past", "no LEAK", True),
         ),
         environment={"python": "3.11.9", "torch": "2.13.0", "seconds": 12.5},
+        horizon_map=horizons(13, 3, 12 if leaks_under else 0),
+        delta_matrix=deltas(13, leaks=bool(leaks_under)),
+        witnesses=tuple(future_witness(id) for id in leaks_under),
     )
 
 
+def horizons(seq: int, layers: int, furthest: int) -> HorizonMap:
+    """Of a model whose every position sees `furthest` ahead, as far as there is something to see."""
+    ahead = tuple(min(furthest, seq - 1 - position) for position in range(seq))
+    rows = [HorizonRow(path, layer, ahead) for layer in range(layers) for path in ("standard", "recompute")]
+    return HorizonMap("sdpa/none/eval", (*rows, HorizonRow("", None, ahead)))
+
+
+def deltas(seq: int, *, leaks: bool) -> DeltaMatrix:
+    """What moves is the less, the farther away the input is."""
+    rows = [
+        tuple(
+            0.0 if source > reader and not leaks else round(1 / (1 + abs(reader - source)), 3) for source in range(seq)
+        )
+        for reader in range(seq)
+    ]
+    return DeltaMatrix("sdpa/none/eval", tuple(rows))
+
+
+def array(dtype: str, *rows: Sequence[float]) -> Array:
+    code = {"int64": "q", "float32": "f"}[dtype]
+    data = b"".join(struct.pack(f"<{len(row)}{code}", *row) for row in rows)
+    return Array(dtype, (len(rows), len(rows[0])), base64.b64encode(data).decode())
+
+
+def future_witness(configuration: str) -> Witness:
+    tokens, changed = array("int64", [5, 7]), array("int64", [5, 9])
+    return Witness(
+        id=f"LC201-{configuration.replace('/', '-')}-0123abcd",
+        codes=("LC201",),
+        policy="causal",
+        question=0,
+        configuration=dict(zip(("attention", "mask", "mode"), configuration.split("/"), strict=False)),
+        settings={"seed": 0},
+        spec="method1_v3_as_published",
+        row=0,
+        position=0,
+        channel=7,
+        delta=(4.5123456).hex(),
+        precision="float64",
+        tokens=tokens,
+        changed=changed,
+        scale=array("float32", [1.0, 1.0]),
+        arguments=({"input_ids": tokens}, {"input_ids": changed}),
+        weights="0" * 64,
+        versions={"torch": "2.13.0", "transformers": "5.23.0"},
+    )
+
+
+def excerpt(file: str, line: int, before: str, marked: str, after: str) -> Excerpt:
+    """Three lines, the second of which is marked whole."""
+    column = len(marked) - len(marked.lstrip()) + 1
+    return Excerpt(file, (line, column, line, len(marked) + 1), line - 1, (before, marked, after))
+
+
 def future_finding(configuration: str) -> Finding:
-    return Finding(
+    masked = excerpt(
+        LLAMA,
+        208,
+        "    if attention_mask is not None:",
+        "        attn_weights = attn_weights + attention_mask",
+        "    attn_weights = nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32)",
+    )
+    lost = excerpt(
+        MODELING,
+        157,
+        "    ) -> torch.Tensor | None:",
+        "        causal_mask = create_causal_mask(",
+        "            config=self.config,",
+    )
+    finding = Finding(
         code="LC201",
         verdict=Verdict.LEAK,
         policy="causal",
@@ -273,8 +354,16 @@ def future_finding(configuration: str) -> Finding:
         line=208,
         chain=("Method1LlamaModel_v3._update_causal_mask", "Method1DecoderLayer_v3.forward", "LlamaAttention.forward"),
         witness={"cut": 1, "position": 0, "draw": "uniform", "delta": 4.5123456, "seed": 0},
-        reproduce="leakcheck run --model method1_v3_as_published --attn sdpa --seq-len 13",
+        reproduce=f"leakcheck replay .leakcheck/witnesses/{future_witness(configuration).id}.json",
+        operation="aten::add",
+        excerpt=masked,
+        steps=(
+            Step("embedding, position 1", "model.embed_tokens", None),
+            Step("create_causal_mask, None", "model", lost),
+            Step("add, position 1 -> 0, [2, 4, 13, 13]", "model.layers.0.self_attn", masked),
+        ),
     )
+    return replace(finding, fingerprint=fingerprint(finding, "method1_v3_as_published"))
 
 
 ENDS = (
@@ -346,6 +435,25 @@ def generic() -> AuditResult:
     )
 
 
+def crash() -> AuditResult:
+    """One of two configurations leaks, the other one does not run."""
+    found = future_finding("default/none/eval")
+    raised = replace(
+        end_of_proof("LC904", 1, "MixerLM.forward raised under default/ones/eval: ValueError: no mask, please"),
+        configuration="default/ones/eval",
+        file="",
+        line=None,
+    )
+    return replace(
+        generic(),
+        verdict=Verdict.LEAK,
+        configurations=(configuration("default", "none", "eval", 4.5),),
+        checkpoints=(),
+        findings=(replace(found, fingerprint=fingerprint(found, "models/mixer.py:build")), raised),
+        delta_matrix=deltas(4, leaks=True),
+    )
+
+
 def hostile() -> AuditResult:
     """Names that a terminal, Markdown or HTML would obey, numbers that are none, and nothing short."""
     name = "[red]a|b`c`[/red]<script>alert(1)</script>\x1b[31m\u202e\n*bold* _x_ :smile: 深度学习"
@@ -375,10 +483,14 @@ def hostile() -> AuditResult:
         conclusions=(Conclusion("C1", name, ClaimVerdict.HOLDS, long),),
         findings=(
             Finding("LC101", Verdict.LEAK, "causal", id, name, name, f"/tmp/\udcff/{long}.py", None, (name, long),
-                    {name: math.nan, "tokens": [1, 2]}, f"leakcheck run --model '{name}'"),
+                    {name: math.nan, "tokens": [1, 2]}, f"leakcheck run --model '{name}'", name, long,
+                    Excerpt(f"/tmp/\udcff/{long}.py", (1, 1, 1, 9), 1, (name, long, "</script>")),
+                    (Step(name, name, None), Step(long, long, Excerpt(name, (2, 1, 2, 2), 2, (name * 9,))))),
         ),
         controls=(Control(name, long, False),),
         environment={name: -math.inf},
+        horizon_map=HorizonMap(id, (HorizonRow(name, 3, (None, 10**9)), HorizonRow("", None, (0, 0)))),
+        delta_matrix=DeltaMatrix(id, ((math.nan, math.inf), (1e-300, 0.0))),
     )  # fmt: skip
 
 
@@ -398,6 +510,7 @@ def empty() -> AuditResult:
 DOCUMENTS = {
     "clean": method1(),
     "leak": method1(LEAKS_UNDER),
+    "crash": crash(),
     "generic": generic(),
     "hostile": hostile(),
     "empty": empty(),
