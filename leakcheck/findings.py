@@ -195,7 +195,8 @@ class Conclusion:
 class Excerpt:
     """A piece of source with a region marked: some lines around it, the first of which is number `first`.
 
-    `region` is first line, first column, last line, and the column after the last character; all 1-based.
+    `region` is first line, first column, last line, and the column after the last character; all 1-based. There are no
+    `lines` where the source cannot be read.
     """
 
     file: str
@@ -206,17 +207,23 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the way from the token that is read to the position that reads it; without a place of its own it is
-    inside a library's binary code, or follows from the step before."""
+    """One step of the way that a token takes to the position that reads it, or a mask to where it is lost.
+
+    `module` is the module, or the function, in which it happens. Without an excerpt no line of code is known.
+    """
 
     text: str
     module: str
     excerpt: Excerpt | None
 
+    def __str__(self) -> str:
+        where = f"{self.excerpt.file}:{self.excerpt.region[0]}: " if self.excerpt else ""
+        return f"{where}{self.text}" + (f" in {self.module}" if self.module else "")
+
 
 @dataclass(frozen=True)
 class Finding:
-    """`chain` has the steps as lines of text, with their places. `operation` is the op to blame, as torch calls it.
+    """`chain` are the steps as lines of text. `operation` is the op to blame, as torch calls it.
 
     `fingerprint` is the same for the same fault in every configuration and run, wherever its line has moved to.
     `excerpt` is the source at `file` and `line`. `reproduce` is one command that shows it again.
@@ -290,10 +297,16 @@ class Witness:
     """Two inputs that show a leak: the shortest length and the smallest change that were found.
 
     `tokens` and `changed` are integers `[rows, seq]`; `scale` `[rows, seq]` multiplies the embeddings of the changed
-    inputs. With them the output at `row`, `position` and `channel` moves by `delta` (as hexadecimal, to the last bit),
-    though it may see none of what differs. Without a difference two ways to run the same tokens disagree there.
-    `question` counts those that the policy puts. `arguments` are what the forward is called with, first for `tokens`,
-    then for `changed`.
+    inputs. With them the output at `row`, `position` and `channel` moves by `delta` in float64, though it may see none
+    of what differs. Without a difference two ways to run the same tokens disagree there. `question` counts those that
+    the policy puts, `weights` is the SHA-256 of all parameters and buffers.
+
+    What it takes to see it without leakcheck: `recipe` says how the model is made. `arguments` are the tensors that its
+    forward is called with, first for `tokens`, then for `changed`, `options` what else. `outputs` are the batch axis
+    (`None` if there is none) and the time axis of those that were audited, by the expression that takes each out of
+    what the forward returns. `embedding` names the module whose output is scaled. With `chunks` the tokens are decoded
+    so many at a time onto the `cache`, an argument of the forward, and compared with the full forward where nothing
+    differs. What is empty could not be told.
     """
 
     id: str
@@ -306,14 +319,37 @@ class Witness:
     row: int
     position: int
     channel: int
-    delta: str
-    precision: str
+    delta: float
     tokens: Array
     changed: Array
     scale: Array
-    arguments: tuple[dict[str, Array], dict[str, Array]]
-    weights: str  # SHA-256 of all parameters and buffers
+    weights: str
     versions: dict
+    recipe: dict
+    arguments: tuple[dict[str, Array], ...] = ()
+    options: dict = field(default_factory=dict)
+    outputs: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    embedding: str = ""
+    chunks: tuple[int, ...] = ()
+    cache: str = ""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of a witness: whether an output still moves, by how much and where.
+
+    `exact` says whether it is the same place and the same delta to the last bit. `changed` are versions that differ
+    from the witness's, `same_weights` says whether the weights are those that it was found with.
+    """
+
+    leaks: bool
+    delta: float
+    row: int
+    position: int
+    channel: int
+    exact: bool
+    same_weights: bool
+    changed: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from leakcheck.config import Limits, Settings
 from leakcheck.errors import LeakcheckError, NothingChecked, SubjectCrash, UsageError, crashed
-from leakcheck.findings import AuditResult
+from leakcheck.findings import AuditResult, Replayed, Witness
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 Step = tuple[Literal["progress"], int, int, str]
 Failure = tuple[Literal["error"], str, str]  # the error's class and message
-Message = Step | Failure | tuple[Literal["result"], AuditResult]
+Result = AuditResult | Replayed
+Message = Step | Failure | tuple[Literal["result"], AuditResult] | tuple[Literal["replayed"], Replayed]
+Job = Callable[[Progress], tuple[str, Any]]  # the kind and the content of its last message
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 _ERRORS = {error.__name__: error for error in (LeakcheckError, UsageError, SubjectCrash, NothingChecked)}
@@ -56,7 +58,31 @@ def audit(
         SubjectCrash: as it does; or the subject ended the process, or took more time or memory than `limits` give.
         LeakcheckError: `auditing.audit` crashed.
     """
-    limits = limits or Limits()
+
+    def job(told: Progress) -> tuple[str, Any]:
+        from leakcheck.auditing import audit
+
+        return "result", asdict(audit(spec, settings, progress=told))
+
+    result = _alone(job, limits or Limits(), progress)
+    assert isinstance(result, AuditResult)
+    return result
+
+
+def replay(witness: Witness, limits: Limits | None = None) -> Replayed:
+    """`auditing.replaying.replay` in a child process, as `audit` does it; raises as that and as it does."""
+
+    def job(told: Progress) -> tuple[str, Any]:
+        from leakcheck.auditing.replaying import replay
+
+        return "replayed", asdict(replay(witness))
+
+    result = _alone(job, limits or Limits(), None)
+    assert isinstance(result, Replayed)
+    return result
+
+
+def _alone(job: Job, limits: Limits, progress: Progress | None) -> Result:
     if limits.timeout is not None and not limits.timeout > 0:
         raise UsageError(f"--timeout {limits.timeout:g}: give the seconds that the audit may take, more than none")
     if limits.memory is not None and not Path("/proc/self/status").exists():
@@ -67,7 +93,7 @@ def audit(
         child = os.fork()
         if not child:
             os.close(reader)
-            _run(spec, settings or Settings(), writer)
+            _run(job, writer)
         try:
             os.close(writer)
             return _listen(reader, child, limits, progress, lambda: _occupied_below(bystanders) - inherited)
@@ -92,8 +118,8 @@ def parse_size(text: str) -> int:
     return size
 
 
-def _run(spec: str, settings: Settings, writer: int) -> NoReturn:
-    """The child: audit, send what comes of it, and end without running handlers of the parent or the subject."""
+def _run(job: Job, writer: int) -> NoReturn:
+    """The child: do the job, send what comes of it, and end without running handlers of the parent or the subject."""
     own = os.getpid()
 
     def send(*message: Any) -> None:
@@ -107,9 +133,7 @@ def _run(spec: str, settings: Settings, writer: int) -> NoReturn:
 
     try:
         _settle()
-        from leakcheck.auditing import audit
-
-        send("result", asdict(audit(spec, settings, progress=lambda *step: send("progress", *step))))
+        send(*job(lambda *step: send("progress", *step)))
     except BaseException as error:
         if not isinstance(error, LeakcheckError) and os.environ.get("LEAKCHECK_TRACEBACK"):
             traceback.print_exception(error)
@@ -142,7 +166,7 @@ def _told(error: BaseException) -> tuple[str, str]:
 
 def _listen(
     reader: int, child: int, limits: Limits, progress: Progress | None, memory_in_use: Callable[[], int]
-) -> AuditResult:
+) -> Result:
     """The result that the child sends; an error if it sends one, ends without, or exceeds its limits."""
     started, where = time.monotonic(), "while the subject was loaded"
     received, ending = bytearray(), ""
@@ -162,7 +186,7 @@ def _listen(
                         progress(done, total, what)
                 case ("error", kind, text):
                     raise _ERRORS.get(kind, SubjectCrash)(text)
-                case ("result", result):
+                case ("result" | "replayed", result):
                     return result
         if not data:
             if ready:  # closed by the subject, or by the end of the child, which may take a moment

@@ -13,7 +13,7 @@ import transformers
 from torch import nn
 
 from leakcheck import __version__
-from leakcheck.auditing import leaks, method1_v3
+from leakcheck.auditing import leaks, maps, method1_v3, witnesses
 from leakcheck.auditing.context import Crashed
 from leakcheck.auditing.examine import Examined, Examiner
 from leakcheck.auditing.matrix import default_configuration, matrix
@@ -32,13 +32,12 @@ from leakcheck.findings import (
     Verdict,
     worst,
 )
-from leakcheck.subjects import state
+from leakcheck.subjects import running, state
 from leakcheck.subjects.function import Function, class_name
 from leakcheck.subjects.inputs import Inputs, declared
 from leakcheck.subjects.load import load, prepared
 from leakcheck.subjects.subject import Subject, unwrapped
 
-_SMALL = 2_000_000  # parameters
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 
 
@@ -80,8 +79,7 @@ def audit(
 
 def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> AuditResult:
     started = time.perf_counter()
-    if sum(parameter.numel() for parameter in subject.model.parameters()) < _SMALL:
-        torch.set_num_threads(1)  # handing the operations of a small model to several costs more than they do
+    running.spare_threads(subject.model)
     configurations = matrix(subject, settings)
     default = default_configuration(subject, configurations)
     examiner = Examiner(
@@ -125,6 +123,10 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
     if examined and settings.contract == CAUSAL:  # what the trace's claims are about
         judgement = method1_v3.judge(subject, plan, examined, default, seed=settings.seed, step=step)
 
+    found = leaks.findings(subject, examined, settings, crashed, policed)
+    leaking = list(witnesses.leaks(examiner.prober, examined, policed))
+    shown = witnesses.witnesses(subject, examiner.prober, settings, leaking, found)
+    mapped = maps.worst(examined, default)
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         tool=Tool("leakcheck", __version__),
@@ -149,7 +151,7 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
         ablation=judgement.ablation,
         fidelity=judgement.fidelity,
         conclusions=judgement.conclusions,
-        findings=leaks.findings(subject, examined, settings, crashed, policed),
+        findings=tuple(witnesses.linked(finding, shown) for finding in found),
         controls=_controls(examined, policed),
         environment={
             "python": platform.python_version(),
@@ -161,6 +163,9 @@ def _audit(subject: Subject, settings: Settings, progress: Progress | None) -> A
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - started, 2),
         },
+        horizon_map=maps.horizon_map(mapped) if mapped else None,
+        delta_matrix=maps.delta_matrix(examiner.prober, mapped) if mapped else None,
+        witnesses=shown,
     )
 
 

@@ -10,7 +10,7 @@ from leakcheck import codes
 from leakcheck.checkpoints import source
 from leakcheck.config import CAUSAL, Configuration, Settings
 from leakcheck.errors import SubjectCrash
-from leakcheck.findings import Finding, Verdict, WorstCase
+from leakcheck.findings import Finding, Step, Verdict, WorstCase, fingerprint
 from leakcheck.flow.blame import Blame, Link
 from leakcheck.flow.reports import CONTROL_FLOW, Hole, Place, SoftMask
 from leakcheck.subjects.subject import Subject
@@ -83,13 +83,14 @@ class Context:
         if self.live:
             policies = f", policies=({policy!r},)" if policy else ""
             command = f"leakcheck.audit({self.spec}, Settings(seq_len={self.seq}, seed={self.settings.seed}{policies}))"
-        place = {"module": "", "file": "", "line": None, "chain": (), "witness": None, **where}
+        place = {"module": "", "file": "", "line": None, "witness": None, **where}
         return Finding(
             code=code.id,
             verdict=verdict,
             policy=policy or str(examined.configuration.contract),
             configuration=examined.configuration.id,
             message=message,
+            chain=(),
             reproduce=command,
             **place,
         )
@@ -116,7 +117,17 @@ class Context:
         place = {**at(blame.place), "module": blame.module} if blame.place else {}
         why = blame.sentence if self.full is None else f"in the shrunken copy {blame.sentence}"
         message = f"{finding.message}. {why[:1].upper()}{why[1:]}"
-        return replace(finding, message=message, chain=tuple(map(_step, blame.chain)), **place)
+        return replace(finding, message=message, operation=blame.op, steps=tuple(map(_step, blame.chain)), **place)
+
+    def complete(self, finding: Finding) -> Finding:
+        """With all that follows from the rest of it."""
+        placed = bool(finding.file) and finding.line is not None
+        return replace(
+            finding,
+            chain=tuple(map(str, finding.steps)),
+            excerpt=source.excerpt(finding.file, finding.line or 1) if placed else None,
+            fingerprint=fingerprint(finding, self.spec),
+        )
 
     def limits(
         self, examined: Configured, holes: Sequence[Hole], soft_masks: Sequence[SoftMask], policy: str = ""
@@ -139,9 +150,9 @@ class Context:
         return found
 
 
-def _step(link: Link) -> str:
-    where = f"{source.short_path(link.place.file)}:{link.place.line}: " if link.place else ""
-    return f"{where}{link.op}, {link.effect}" + (f" in {link.module}" if link.module else "")
+def _step(link: Link) -> Step:
+    place = source.excerpt(link.place.file, link.place.line) if link.place else None
+    return Step(f"{link.op}, {link.effect}", link.module, place)
 
 
 def at(place: Place | None) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def findings(
     found += [context.finding(codes.DID_NOT_RUN, Verdict.OPEN, c, str(c.error)) for c in crashed]
     order = list(codes.CODES)
     causes = (codes.MASK_IS_NONE.id, codes.MASK_UNUSED.id, codes.CONTROL_MISSED.id)
-    return tuple(sorted(found, key=lambda f: (f.code not in causes, order.index(f.code))))
+    ordered = sorted(found, key=lambda f: (f.code not in causes, order.index(f.code)))
+    return tuple(context.complete(f) for f in ordered)
 
 
 def _of_configuration(examined: Examined, context: Context) -> list[Finding]:
@@ -140,7 +141,7 @@ def _leaks(examined: Examined, context: Context) -> list[Finding]:
                     module=first.module,
                     file=inside.file,
                     line=inside.lines[0],
-                    chain=_passed(examined, first).chain,
+                    steps=_passed(examined, first).chain,
                     witness=context.witness(first.worst_case) or witness,
                 )
             )
@@ -218,7 +219,7 @@ def _lost_mask(examined: Examined, leak: Checkpoint | None, context: Context) ->
             module=leak.module if leak else "",
             file=origin.location.file,
             line=origin.location.lines[0],
-            chain=(*origin.chain, *(passed.chain if passed else ())),
+            steps=(*origin.chain, *(passed.chain if passed else ())),
             witness=context.witness(examined.result.worst_case),
         )
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from leakcheck.checkpoints.axes import Axes
 from leakcheck.checkpoints.reading import Reading, Spot
 from leakcheck.checkpoints.recorder import record
 from leakcheck.config import Configuration
-from leakcheck.findings import Control
+from leakcheck.findings import Control, HorizonRow
 from leakcheck.flow.blame import Blame, blame
 from leakcheck.flow.labels import LARGEST
 from leakcheck.flow.reports import Hole, Reports, SoftMask
@@ -21,6 +21,9 @@ from leakcheck.flow.widening import explained
 from leakcheck.probes.probe import Prober
 from leakcheck.subjects import running
 from leakcheck.subjects.subject import input_embedding
+
+Lane = tuple[str, int | None]  # path and layer
+Ahead = list[int | None]  # how far each position sees beyond what it may; `None` where that is not known
 
 _ROWS = 2  # of a traced batch: with one alone, what mixes up rows and positions would go unseen
 _CARRIED = ("op without a rule", "rule failed")  # kinds of holes that labels show behind them
@@ -33,12 +36,14 @@ class Proof:
 
     A horizon is how many positions beyond those that it may see the furthest-seeing valid position can see: 0 for none,
     `None` where a hole was in the way or positions cannot be told. `horizon` is that of the logits, `horizons` those of
-    the checkpoints. `seeing` are the positions that can see a later one at all, whether or not they may.
+    the checkpoints, and `rows` tell them position by position. `seeing` are the positions that can see a later one at
+    all, whether or not they may.
     """
 
     horizon: int | None = None
     seeing: frozenset[int] = frozenset()
     horizons: dict[Spot, int | None] = field(default_factory=dict)
+    rows: tuple[HorizonRow, ...] = ()
     violations: tuple[Violation, ...] = ()
     holes: tuple[Hole, ...] = ()
     soft_masks: tuple[SoftMask, ...] = ()
@@ -83,7 +88,7 @@ class Prover:
         tokens = self._tokens(configuration)
         sight = Sight.of(configuration, tokens)
         try:
-            trace, horizon, horizons = self._trace(configuration, tokens, sight)
+            trace, horizon, horizons, rows = self._trace(configuration, tokens, sight)
             back = self._back(configuration, tokens)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -94,6 +99,7 @@ class Prover:
         if any(hole.kind not in _CARRIED for hole in trace.holes):
             # The program may know more of its tokens than labels say: what they say may be too early, or too late.
             horizon, horizons = None, dict.fromkeys(horizons)
+            rows = tuple(replace(row, ahead=(None,) * len(row.ahead)) for row in rows)
         violations, controls = trace.violations, self._controls[configuration.attention]
         if back is not None:
             violations += back.violations
@@ -104,6 +110,7 @@ class Prover:
             horizon=horizon,
             seeing=frozenset((ahead | ~trace.covered).any(0).nonzero().flatten().tolist()),
             horizons=horizons,
+            rows=rows,
             violations=violations,
             holes=trace.holes,
             soft_masks=trace.soft_masks,
@@ -119,7 +126,7 @@ class Prover:
         if configuration.contract.window is None:
             return None
         sight = Sight.of(configuration, tokens, mirrored=True)
-        trace, _, _ = self._trace(configuration, tokens, sight)
+        trace, *_ = self._trace(configuration, tokens, sight)
         last = tokens.shape[1] - 1
         violations = tuple(Violation(v.batch, v.position, last - v.source) for v in trace.violations)
         controls = self._planted(configuration, tokens, sight, trace)
@@ -147,8 +154,8 @@ class Prover:
 
     def _trace(
         self, configuration: Configuration, tokens: Tensor, sight: "Sight"
-    ) -> tuple[Trace, int | None, dict[Spot, int | None]]:
-        """The trace, the horizon of the logits, those of the checkpoints."""
+    ) -> tuple[Trace, int | None, dict[Spot, int | None], tuple[HorizonRow, ...]]:
+        """The trace, the horizon of the logits, those of the checkpoints, and both for each position."""
         axes = Axes(*tokens.shape)
         with self._running(configuration) as run:
 
@@ -159,14 +166,20 @@ class Prover:
 
             tracer, (logits, readings) = traced(watched, self.model, tokens, sight.labels)
             horizons: dict[Spot, int | None] = {}
+            lanes: dict[Lane, list[Ahead]] = {}
             for reading in readings:
-                if reading.tensors:
-                    seen = [_ahead(axes.rows(tracer.read(tensor)), sight) for tensor in reading.tensors]
-                    horizons[reading.spot] = furthest([*seen, horizons.get(reading.spot, 0)])
+                _, path, layer = reading.spot
+                for tensor in reading.tensors:
+                    ahead = _ahead(axes.rows(tracer.read(tensor)), sight)
+                    lanes.setdefault((path, layer), []).append(ahead)
+                    horizons[reading.spot] = furthest([_horizon(ahead, sight), horizons.get(reading.spot, 0)])
             output = tracer.read(logits)
             if tracer.reports.widened:
                 self._explain(configuration, tracer.reports)
-        return conclude(tracer, output, sight.valid, sight.limit), _ahead(output.flatten(2), sight), horizons
+        ahead = _ahead(output.flatten(2), sight)
+        rows = [HorizonRow(*lane, tuple(map(furthest, zip(*found, strict=True)))) for lane, found in lanes.items()]
+        rows.append(HorizonRow("", None, tuple(ahead)))
+        return conclude(tracer, output, sight.valid, sight.limit), _horizon(ahead, sight), horizons, tuple(rows)
 
     def _explain(self, configuration: Configuration, reports: Reports) -> None:
         runner = self.copy or self
@@ -194,7 +207,7 @@ class Prover:
 
         handle = input_embedding(self.model).register_forward_hook(mix)
         try:
-            planted, _, _ = self._trace(configuration, tokens, sight)
+            planted, *_ = self._trace(configuration, tokens, sight)
             violating = {(v.batch, v.position) for v in planted.violations}
         except Exception:  # it ran without the plant
             violating = set()
@@ -246,16 +259,21 @@ class Sight:
         return cls(labels.expand(len(tokens), -1), limit, valid, mirrored)
 
 
-def _ahead(labels: Tensor | None, sight: Sight) -> int | None:
-    """The horizon of a tensor's labels `[batch, seq, features]`."""
-    if labels is None or not labels.numel() or not sight.valid.any():
-        return None
+def _ahead(labels: Tensor | None, sight: Sight) -> Ahead:
+    """The horizon of each position of a tensor's labels `[batch, seq, features]`."""
+    if labels is None or not labels.numel():
+        return [None] * len(sight.limit)
     if labels.stride(-1) == 0:  # all features have one label
         labels = labels[..., :1]
-    latest = labels.amax(-1).long()[:, sight.valid]  # [batch, valid]
-    if bool((latest > LARGEST).any()):  # a hole
-        return None
-    return max(0, int((latest - sight.limit[sight.valid]).max()))
+    latest = labels.amax(-1).amax(0).long()  # [seq]
+    ahead = (latest - sight.limit).clamp(min=0)
+    return [None if hole else far for far, hole in zip(ahead.tolist(), (latest > LARGEST).tolist(), strict=True)]
+
+
+def _horizon(ahead: Ahead, sight: Sight) -> int | None:
+    """The horizon of the positions that are no padding."""
+    valid = [far for far, is_valid in zip(ahead, sight.valid.tolist(), strict=True) if is_valid]
+    return furthest(valid) if valid else None
 
 
 def furthest(horizons: Iterable[int | None]) -> int | None:

@@ -1,6 +1,5 @@
 """Audit the calls that the user's own code makes."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from leakcheck.errors import NothingChecked
 from leakcheck.findings import AuditResult, Verdict, worst
 from leakcheck.subjects import state
 from leakcheck.subjects.examples import described
+from leakcheck.subjects.function import bound
 from leakcheck.subjects.load import prepared
 
 _LONGEST = 64  # of an own input that is audited whole, unless other arguments have its length too
@@ -46,7 +46,7 @@ def watch(model: nn.Module, settings: Settings | None = None) -> Iterator[Watche
     calls: dict[Any, dict[str, Any]] = {}
 
     def seen(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        arguments = _bound(module, args, kwargs)
+        arguments = bound(module, args, kwargs)
         shapes = [leaf.shape if isinstance(leaf, Tensor) else None for leaf in pytree.tree_leaves(arguments)]
         calls.setdefault((tuple(arguments), tuple(shapes)), pytree.tree_map(_copied, arguments))
 
@@ -71,20 +71,6 @@ def _audit_call(model: nn.Module, arguments: Mapping[str, Any], settings: Settin
         name_of = f"a call of {type(model).__qualname__}"
         subject = prepared(name_of, model, "as built", inputs=inputs, examples={name: arguments[name]}, seq_len=length)
         return audit(replace(subject, live=True), settings)
-
-
-def _bound(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:
-    signature = inspect.signature(module.forward)
-    bound: dict[str, Any] = {}
-    for name, value in signature.bind(*args, **kwargs).arguments.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_KEYWORD:
-            bound |= value
-        elif kind is inspect.Parameter.VAR_POSITIONAL:
-            bound |= {str(number): item for number, item in enumerate(value)}
-        else:
-            bound[name] = value
-    return bound
 
 
 def _copied(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import CodeType
 
 from leakcheck.checkpoints.recorder import Position
-from leakcheck.findings import Location
+from leakcheck.findings import Excerpt, Location
 
 
 def syntax_of(code: CodeType) -> ast.FunctionDef | None:
@@ -106,6 +106,47 @@ def locate(code: CodeType, node: ast.stmt | None = None, *, lines: tuple[int, in
     return Location(qualified_name(code), short_path(code.co_filename), lines, text)
 
 
+_AROUND = 3  # lines of an excerpt before and after its region
+_LONGEST = 12  # lines of a region
+
+
+def excerpt(file: str, line: int) -> Excerpt:
+    """The source around a line of a file, by its path or by what `short_path` made of it.
+
+    Marked is the line; all of the statement, as far as it has no body of its own, where it begins there.
+    """
+    filename = _SHORTENED.get(file, file)
+    linecache.checkcache(filename)
+    text = [one.rstrip("\n") for one in linecache.getlines(filename)]
+    if not 0 < line <= len(text):
+        return Excerpt(short_path(filename), (line, 1, line, 1), line, ())
+    last = min(_end_of_statement(filename, line), line + _LONGEST - 1, len(text))
+    first = max(1, line - _AROUND)
+    marked, end = text[line - 1], text[last - 1]
+    column = len(marked) - len(marked.lstrip()) + 1
+    region = (line, column, last, len(end) + 1)
+    return Excerpt(short_path(filename), region, first, tuple(text[first - 1 : last + _AROUND]))
+
+
+def _end_of_statement(filename: str, line: int) -> int:
+    """The last line of the statement that begins at `line`, without its body; `line` where none does."""
+    version = linecache.cache.get(filename, (0, None))[:2]
+    return _ends(filename, version).get(line, line)
+
+
+@cache
+def _ends(filename: str, version: tuple) -> dict[int, int]:
+    """The last line of each statement of a file, by its first."""
+    ends: dict[int, int] = {}
+    tree = _file(filename, version)
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            last = lines_of(node)[1]
+            ends.setdefault(node.lineno, max(node.lineno, min(last, body[0].lineno - 1)) if body else last)
+    return ends
+
+
 def text_of(code: CodeType, first: int, last: int) -> str:
     """The source of some lines on one line, white space collapsed."""
     lines = (linecache.getline(code.co_filename, number) for number in range(first, last + 1))
@@ -123,11 +164,19 @@ def short_path(filename: str) -> str:
     the import root for a package elsewhere, absolute for anything else.
     """
     path = Path(filename)
+    short = path
     if "site-packages" in path.parts:
-        return Path(*path.parts[path.parts.index("site-packages") + 1 :]).as_posix()
-    if path.is_relative_to(Path.cwd()):
-        return path.relative_to(Path.cwd()).as_posix()
-    root = path.parent
-    while (root / "__init__.py").exists():
-        root = root.parent
-    return path.as_posix() if root == path.parent else path.relative_to(root).as_posix()
+        short = Path(*path.parts[path.parts.index("site-packages") + 1 :])
+    elif path.is_relative_to(Path.cwd()):
+        short = path.relative_to(Path.cwd())
+    else:
+        root = path.parent
+        while (root / "__init__.py").exists():
+            root = root.parent
+        short = path if root == path.parent else path.relative_to(root)
+    if path.is_absolute():
+        _SHORTENED[short.as_posix()] = filename
+    return short.as_posix()
+
+
+_SHORTENED: dict[str, str] = {}  # the files that short paths stand for

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from leakcheck import __version__
-from leakcheck.cli import bench, models, run
+from leakcheck.cli import bench, models, replay, run
 from leakcheck.errors import ExitCode, LeakcheckError, crashed
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("replay")(replay.replay)
 app.command("models")(models.models)
 app.command("bench")(bench.bench)
 

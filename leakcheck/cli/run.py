@@ -8,7 +8,7 @@ from rich.console import Console
 
 from leakcheck.cli.progress import Bar
 from leakcheck.config import Limits, Settings, parse_contract
-from leakcheck.errors import ExitCode
+from leakcheck.errors import ExitCode, LeakcheckError, UsageError
 from leakcheck.findings import AuditResult, Verdict
 
 
@@ -65,11 +65,18 @@ def run(
     memory_limit: Annotated[
         str | None, typer.Option(metavar="<size>", help="Memory, as 8GiB, above which the audit is stopped; exit 3.")
     ] = None,
+    witnesses: Annotated[
+        Path, typer.Option(help="Folder for the smallest inputs that show each leak, which `leakcheck replay` runs.")
+    ] = Path(".leakcheck/witnesses"),
+    emit_test: Annotated[
+        Path | None, typer.Option(help="Write a pytest file of the first leak, as `leakcheck replay --emit-test` does.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 unless the verdict is PROVEN.")] = False,
 ) -> None:
     """Audit a model; exit 0 when the gate holds, 1 on a leak."""
     from leakcheck import isolation
     from leakcheck.report import check_writable, print_audit, write
+    from leakcheck.report.witness import store
 
     reports = report or []
     for path in reports:
@@ -90,10 +97,35 @@ def run(
     limits = Limits(timeout, isolation.parse_size(memory_limit) if memory_limit is not None else None)
     with Bar() as bar:
         result = isolation.audit(model, settings, limits, progress=bar.step)
+    try:
+        result = store(result, witnesses)
+    except LeakcheckError as error:  # must not hide the verdict
+        _warn(str(error))
     print_audit(result, Console())
     for path in reports:
         write(result, path)
+    if emit_test is not None:
+        _emit(result, emit_test)
     raise typer.Exit(exit_code(result, strict=strict))
+
+
+def _emit(result: AuditResult, path: Path) -> None:
+    """The first leak as a test; where there is none to be had, a line that says so: the verdict stays what it is."""
+    from leakcheck.report import pytest_file
+    from leakcheck.report.registry import put
+
+    try:
+        if not result.witnesses:
+            raise UsageError(f"no test is written to {path}: no inputs are known that show a leak")
+        put(pytest_file.render(result.witnesses[0]), path)
+    except LeakcheckError as error:
+        _warn(str(error))
+
+
+def _warn(what: str) -> None:
+    from leakcheck.report.words import visible
+
+    typer.echo(f"leakcheck: {visible(what)}", err=True)
 
 
 def exit_code(result: AuditResult, *, strict: bool) -> ExitCode:

@@ -11,7 +11,7 @@ import torch
 from leakcheck.checkpoints import source
 from leakcheck.checkpoints.reading import Reading, Spot, Stage
 from leakcheck.checkpoints.recorder import Call, Recording
-from leakcheck.findings import Location
+from leakcheck.findings import Location, Step
 from leakcheck.lineage.masks import Op, OpLog, describe
 
 
@@ -29,7 +29,7 @@ class Passed:
     code: CodeType
     location: Location
     inside: Location
-    chain: tuple[str, ...] = ()
+    chain: tuple[Step, ...] = ()
     runs: int = 0
     passes: tuple[str, ...] = ()
     library: Location | None = None
@@ -48,7 +48,7 @@ class Origin:
     mask: str
     is_none: bool
     location: Location
-    chain: tuple[str, ...]
+    chain: tuple[Step, ...]
     acts: bool = False
 
 
@@ -148,13 +148,13 @@ def site_of(call: Call) -> tuple[CodeType, ast.stmt | None]:
     return call.parent.code, source.statement_at(call.parent.code, call.position)
 
 
-def chain(call: Call | None, masks: Collection[int]) -> tuple[str, ...]:
+def chain(call: Call | None, masks: Collection[int]) -> tuple[Step, ...]:
     """The call sites from the outermost watched function down to `call`, each with what it hands on."""
-    steps: list[str] = []
+    steps: list[Step] = []
     while call is not None and call.parent is not None:
         site = source.locate(*site_of(call))
         said = ", ".join(handed_on(call, masks)) or site.operation
-        steps.insert(0, f"{site.file}:{site.lines[0]} in {site.function}: {said}")
+        steps.insert(0, _step(site, said))
         call = call.parent
     return tuple(steps)
 
@@ -184,14 +184,13 @@ def origin(recording: Recording, made: Call, log: OpLog, *, acts: bool = False) 
         mask=describe(result),
         is_none=result is None,
         location=location or return_of(calls[-1]),
-        chain=tuple(_step(call) for call in calls),
+        chain=tuple(_step(here, here.operation) for here in map(return_of, calls)),
         acts=acts,
     )
 
 
-def _step(call: Call) -> str:
-    location = return_of(call)
-    return f"{location.file}:{location.lines[0]} in {location.function}: {location.operation}"
+def _step(location: Location, said: str) -> Step:
+    return Step(said, location.function, source.excerpt(location.file, location.lines[0]))
 
 
 def return_of(call: Call) -> Location:

@@ -98,9 +98,8 @@ def moved(
         moves = [_largest(twin, base, valid, "nothing", "twin")]
         for change in changes:
             for draw in draws:
-                other = _changed(tokens, change.inputs, prober, draw)
-                scale = torch.where(change.inputs, draw.norm, one)
-                logits = _logits(model, run, other, scale, within, configuration)
+                pair = changed(prober, tokens, change.inputs, draw)
+                logits = _logits(model, run, pair.changed, pair.scale, within, configuration)
                 moves.append(_largest(logits, base, change.blind, change.name, draw.name))
         return moves
 
@@ -127,6 +126,50 @@ def differing(
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two inputs: token ids `[rows, seq]` each, and what multiplies the embeddings of the second, `[rows, seq]`."""
+
+    tokens: Tensor
+    changed: Tensor
+    scale: Tensor
+
+    @property
+    def differing(self) -> Tensor:
+        """Boolean `[rows, seq]`."""
+        return (self.tokens != self.changed) | (self.scale != 1)
+
+    def only(self, inputs: Tensor) -> "Pair":
+        """The pair that differs at no more than these inputs, boolean `[rows, seq]`."""
+        return Pair(self.tokens, torch.where(inputs, self.changed, self.tokens), torch.where(inputs, self.scale, 1.0))
+
+
+def changed(prober: Prober, tokens: Tensor, inputs: Tensor, draw: Draw) -> Pair:
+    """Token ids `[rows, seq]`, and others at `inputs`, boolean `[rows, seq]`, as `draw` says."""
+    generator = torch.Generator().manual_seed(prober.seed + draw.seed)
+    other = (tokens + torch.randint(1, prober.vocab_size, tokens.shape, generator=generator)) % prober.vocab_size
+    return Pair(tokens, torch.where(inputs, other, tokens), torch.where(inputs, draw.norm, torch.ones(tokens.shape)))
+
+
+def shown(
+    prober: Prober, configuration: Configuration, run: Run, same_as: Run | None, pair: Pair, blind: Tensor
+) -> Move | None:
+    """Where the pair moves `blind` outputs, boolean `[rows, seq]`, most; `None` if all is rounding. In float64.
+
+    With `same_as`, where that way to run the second of the pair differs. Cost: three forwards.
+    """
+    model, _ = prober.double
+    one = torch.ones(pair.tokens.shape)
+    with running.configured(model, configuration):
+        _logits(model, run, pair.tokens, one, precision.float64, configuration)  # what is drawn once is kept from here
+        base = _logits(model, run, pair.tokens, one, precision.float64, configuration)
+        other = _logits(model, same_as or run, pair.changed, pair.scale, precision.float64, configuration)
+    move = _largest(other, base, blind, "", "")
+    if precision.is_rounding(0.0, move.relative, 1.0) or (same_as is not None and move.relative <= _EPS32):
+        return None
+    return move
+
+
 def sees(prober: Prober, configuration: Configuration, run: Run, tokens: Tensor, change: Change, mix: Mix) -> bool:
     """Whether `change` moves a target of a leak of one thousandth, planted behind the embedding."""
 
@@ -135,7 +178,7 @@ def sees(prober: Prober, configuration: Configuration, run: Run, tokens: Tensor,
             return _logits(prober.model, run, inputs, None, nullcontext, configuration)
 
     with running.configured(prober.model, configuration):
-        before, after = measured(tokens), measured(_changed(tokens, change.inputs, prober, DRAWS[0]))
+        before, after = measured(tokens), measured(changed(prober, tokens, change.inputs, DRAWS[0]).changed)
     return _largest(after, before, change.blind & mix.targets, change.name, "").delta > 0
 
 
@@ -184,12 +227,6 @@ def _logits(
     scaled = nullcontext() if scale is None else behind_embedding(model, scale)
     with torch.set_grad_enabled(configuration.mode != "eval"), scaled, within():
         return run(model, tokens).detach()
-
-
-def _changed(tokens: Tensor, inputs: Tensor, prober: Prober, draw: Draw) -> Tensor:
-    generator = torch.Generator().manual_seed(prober.seed + draw.seed)
-    other = (tokens + torch.randint(1, prober.vocab_size, tokens.shape, generator=generator)) % prober.vocab_size
-    return torch.where(inputs, other, tokens)
 
 
 def _largest(logits: Tensor, base: Tensor, where: Tensor, change: str, draw: str) -> Move:

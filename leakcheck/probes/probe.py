@@ -64,6 +64,7 @@ class Probed:
     independent: bool
     repeatable: bool
     controls: tuple[Control, ...]
+    aimed: Batch | None = None  # what showed it where the draws of every cut did not
 
 
 class Prober:
@@ -89,6 +90,13 @@ class Prober:
         self.each_gradient = each_gradient
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.sizes = {size for parameter in model.parameters() for size in parameter.shape}
+
+    def at(self, seq: int) -> "Prober":
+        """The same prober for sequences of another length."""
+        _ = self.double  # which both then have
+        other = copy.copy(self)
+        other.seq = seq
+        return other
 
     @cached_property
     def double(self) -> tuple[nn.Module, Plan]:

@@ -41,7 +41,11 @@ def seek(prober: Prober, configuration: Configuration, pairs: Sequence[Pair], kn
             if probed.repeatable and probed.logits.moved and not probed.unconfirmed:
                 # Whether the harness sees at all was found with every cut; these few rows need not show it.
                 return replace(
-                    probed, pairs_covered=known.pairs_covered, vacuous=known.vacuous, controls=known.controls
+                    probed,
+                    pairs_covered=known.pairs_covered,
+                    vacuous=known.vacuous,
+                    controls=known.controls,
+                    aimed=batch,
                 )
             candidates += 1
             if candidates == _CANDIDATES:

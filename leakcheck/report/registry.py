@@ -53,7 +53,7 @@ def write(result: AuditResult, path: str | Path) -> None:
     put(_renderer(Path(path))(result), path)
 
 
-def put(text: str, path: str | Path) -> None:
+def put(content: str | bytes, path: str | Path) -> None:
     """Write a file whole or not at all.
 
     Raises:
@@ -63,7 +63,7 @@ def put(text: str, path: str | Path) -> None:
     try:
         with _temporary_beside(path) as file:
             # A file name that is not UTF-8 holds lone surrogates; as \udcxx they are valid JSON and readable text.
-            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
             file.close()
             os.replace(file.name, path)
     except OSError as error:

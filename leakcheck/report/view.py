@@ -1,6 +1,6 @@
 """What a report says, section by section and in this order; how it looks is each renderer's own matter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import PurePath
 
@@ -18,7 +18,9 @@ from leakcheck.findings import (
     PathStatistics,
     SafetyCheck,
     Verdict,
+    Witness,
 )
+from leakcheck.report.inputs import shown_by
 from leakcheck.report.layout import Row, Section, Table
 from leakcheck.report.policies import asked_beside, established, evidence, policy_section, worst_policies
 from leakcheck.report.stages import checkpoint_section, data_flow_section
@@ -108,7 +110,7 @@ def sections(result: AuditResult) -> list[Section]:
             fidelity_section(result.fidelity) if result.fidelity else None,
             conclusion_section(result.conclusions) if result.conclusions else None,
             data_flow_section(checkpoints),
-            finding_section(result.findings, len(result.configurations)) if result.findings else None,
+            finding_section(result.findings, len(result.configurations), result.witnesses) if result.findings else None,
             control_section(result.controls) if result.controls else None,
         )
         if section
@@ -323,7 +325,7 @@ def conclusion_section(conclusions: Sequence[Conclusion]) -> Section:
     return Section("Conclusions", (), Table(("#", "verdict", "claim"), rows, details_in=2))
 
 
-def finding_section(findings: Sequence[Finding], configurations: int) -> Section:
+def finding_section(findings: Sequence[Finding], configurations: int, witnesses: Sequence[Witness] = ()) -> Section:
     """Findings that are the same but for the configuration become one, with the first one's witness."""
     groups: dict[tuple, list[Finding]] = {}
     for finding in findings:
@@ -331,14 +333,15 @@ def finding_section(findings: Sequence[Finding], configurations: int) -> Section
         groups.setdefault(key, []).append(finding)
     rows = tuple(
         Row(
-            (group[0].code, verdict(group[0].verdict), group[0].message), tuple(_finding_details(group, configurations))
+            (group[0].code, verdict(group[0].verdict), group[0].message),
+            tuple(_finding_details(group, configurations, {witness.id: witness for witness in witnesses})),
         )
         for group in groups.values()
     )
     return Section("Findings", (), Table(("code", "verdict", "finding"), rows, details_in=2))
 
 
-def _finding_details(group: Sequence[Finding], configurations: int) -> list[str]:
+def _finding_details(group: Sequence[Finding], configurations: int, witnesses: Mapping[str, Witness]) -> list[str]:
     first = group[0]
     ids = list(dict.fromkeys(finding.configuration for finding in group))
     if len(ids) == configurations > 1:
@@ -352,8 +355,12 @@ def _finding_details(group: Sequence[Finding], configurations: int) -> list[str]
         details.append("chain:")
         details.extend(f"-> {step}" for step in first.chain)
     if first.witness:
-        facts = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in first.witness.items())
-        details.append("witness: " + ", ".join(facts))
+        facts = {name: value for name, value in first.witness.items() if name != "id"}
+        said = (f"{name} {number(value) if isinstance(value, float) else value}" for name, value in facts.items())
+        details.append("witness: " + ", ".join(said))
+        smallest = witnesses.get(first.witness.get("id", ""))
+        if smallest:
+            details.append(f"smallest: {shown_by(smallest)}")
     if first.reproduce:
         details.append(f"reproduce: {first.reproduce}")
     return details

@@ -87,6 +87,21 @@ def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
         return {"args": inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)}
 
 
+def bound(model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name; those that a forward takes as `*args` by number."""
+    signature = inspect.Signature(list(forward_parameters(model).values()))
+    arguments: dict[str, Any] = {}
+    for name, value in signature.bind(*args, **kwargs).arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            arguments |= value
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            arguments |= {str(number): item for number, item in enumerate(value)}
+        else:
+            arguments[name] = value
+    return arguments
+
+
 def called(model: nn.Module, arguments: Mapping[str, Any]) -> Any:
     """Call with arguments by position where the forward takes them so, else by name."""
     parameters = forward_parameters(model)

@@ -29,6 +29,23 @@ def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         yield from named_tensors(item, f"{name}.{key}" if name else str(key))
 
 
+def tensors_in(value: Any, expression: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in what a forward returned, by the expression that follows the call: `.logits`, `[0]`, `['a'].b`."""
+    items: Any = ()
+    if isinstance(value, Tensor):
+        yield expression, value
+    elif is_dataclass(value) and not isinstance(value, type):
+        items = ((f".{f.name}", getattr(value, f.name)) for f in fields(value))
+    elif isinstance(value, Mapping):
+        items = ((f"[{key!r}]", item) for key, item in value.items())
+    elif hasattr(value, "_asdict"):
+        items = ((f".{name}", item) for name, item in value._asdict().items())
+    elif isinstance(value, (list, tuple)):
+        items = ((f"[{number}]", item) for number, item in enumerate(value))
+    for key, item in items:
+        yield from tensors_in(item, expression + key)
+
+
 def aligned(output: Tensor, result: Result, rows: int, seq: int) -> Tensor:
     """`output` as `[batch, seq, channels]`: at each input step what the model has put out by then, zeros before."""
     if result.batch is None:

@@ -36,6 +36,12 @@ def load_file(path: Path, name: str | None) -> Made:
         return _make(module, name, str(path))
 
 
+def candidate(path: Path) -> str:
+    """The name that `load_file` takes where none is given; raises UsageError as it does."""
+    with imported_file(path) as module:
+        return _only_candidate(module, path)
+
+
 def load_module(dotted: str, name: str) -> Made:
     """What `load_file` gives, of `name` in an importable module.
 

@@ -18,6 +18,14 @@ from leakcheck.subjects import backends, state
 from leakcheck.subjects.kernels import as_unwatched
 from leakcheck.subjects.subject import logits_of, unwrapped
 
+_SMALL = 2_000_000  # parameters
+
+
+def spare_threads(model: nn.Module) -> None:
+    """To hand the operations of a small model to several threads costs more than they do."""
+    if sum(parameter.numel() for parameter in model.parameters()) < _SMALL:
+        torch.set_num_threads(1)
+
 
 @contextmanager
 def configured(

@@ -53,6 +53,15 @@ def imported_file(path: Path) -> Iterator[ModuleType]:
         yield module
 
 
+def home(path: Path) -> tuple[str, str]:
+    """The folder below which a file is imported, relative to the working folder if it is in it; and the dotted name."""
+    path = path.resolve()
+    package = _enclosing_package(path)
+    root = path.parents[len(package)]
+    shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+    return str(shown), ".".join([*package, *(() if path.stem == "__init__" else (path.stem,))])
+
+
 @contextmanager
 def imported_module(name: str) -> Iterator[ModuleType]:
     """The module of a dotted name, looked for in the current folder first.

@@ -310,14 +310,14 @@ def future_witness(configuration: str) -> Witness:
         row=0,
         position=0,
         channel=7,
-        delta=(4.5123456).hex(),
-        precision="float64",
+        delta=4.5123456,
         tokens=tokens,
         changed=changed,
         scale=array("float32", [1.0, 1.0]),
-        arguments=({"input_ids": tokens}, {"input_ids": changed}),
         weights="0" * 64,
         versions={"torch": "2.13.0", "transformers": "5.23.0"},
+        recipe={},
+        arguments=({"input_ids": tokens}, {"input_ids": changed}),
     )
 
 
@@ -353,7 +353,14 @@ def future_finding(configuration: str) -> Finding:
         file=LLAMA,
         line=208,
         chain=("Method1LlamaModel_v3._update_causal_mask", "Method1DecoderLayer_v3.forward", "LlamaAttention.forward"),
-        witness={"cut": 1, "position": 0, "draw": "uniform", "delta": 4.5123456, "seed": 0},
+        witness={
+            "cut": 1,
+            "position": 0,
+            "draw": "uniform",
+            "delta": 4.5123456,
+            "seed": 0,
+            "id": future_witness(configuration).id,
+        },
         reproduce=f"leakcheck replay .leakcheck/witnesses/{future_witness(configuration).id}.json",
         operation="aten::add",
         excerpt=masked,

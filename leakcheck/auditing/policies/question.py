@@ -51,7 +51,7 @@ class Question:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        return tuple(Change(name, inputs, self._blind(inputs)) for name, inputs in self.groups)
+        return tuple(Change(name, inputs, self.blind(inputs)) for name, inputs in self.groups)
 
     @property
     def pairs(self) -> int:
@@ -60,7 +60,10 @@ class Question:
             return int(self.valid.sum())
         return sum(int(change.inputs.sum()) * int(change.blind.sum()) for change in self.changes)
 
-    def _blind(self, inputs: Tensor) -> Tensor:
+    def blind(self, inputs: Tensor) -> Tensor:
+        """Boolean `[rows, seq]`: the outputs that may see none of these inputs; all of them where nothing differs."""
+        if not inputs.any():
+            return self.valid
         blind = torch.zeros_like(self.valid)
         for order in self.orders:
             blind |= order.labels[inputs].min() > order.limit

@@ -18,7 +18,7 @@ def told(policed: Policed, context: Context) -> Iterator[Finding]:
         if outcome.crash:
             yield context.finding(codes.DID_NOT_RUN, Verdict.OPEN, policed, outcome.crash, outcome.policy)
         for answer in _causes(outcome.answers):
-            yield from _of_answer(policed, outcome.policy, answer, context)
+            yield from _of_answer(policed, outcome.policy, outcome.answers.index(answer), answer, context)
         yield from context.limits(
             policed,
             list(dict.fromkeys(outcome.holes)),
@@ -33,14 +33,14 @@ def _causes(answers: Sequence[Answer]) -> list[Answer]:
     return [a for a in answers if a.question.orders or a.question.chunks not in shown]
 
 
-def _of_answer(policed: Policed, policy: str, answer: Answer, context: Context) -> Iterator[Finding]:
+def _of_answer(policed: Policed, policy: str, number: int, answer: Answer, context: Context) -> Iterator[Finding]:
     for control in answer.controls:
         if not control.caught:
             message = f"control missed: {control.name}"
             yield context.finding(codes.CONTROL_MISSED, Verdict.OPEN, policed, message, policy)
     if answer.verdict not in (Verdict.LEAK, Verdict.SUSPECT):
         return
-    witness = _witness(answer, context)
+    witness = _witness(number, answer, context)
     finding = context.finding(answer.question.code, answer.verdict, policed, _message(answer), policy, witness=witness)
     yield context.explained(finding, None if answer.blame is None else _told(answer.blame))
     if answer.contradicted:
@@ -69,13 +69,14 @@ def _message(answer: Answer) -> str:
     return f"{moves} moves with {what} ({move.change}){unsure}"
 
 
-def _witness(answer: Answer, context: Context) -> dict[str, Any] | None:
+def _witness(number: int, answer: Answer, context: Context) -> dict[str, Any] | None:
     move = None if answer.moved is None else answer.moved.worst
     if move is None:
         return None
     return {
         "seq_len": context.seq,
         "seed": context.settings.seed,
+        **({"question": number} if number else {}),
         "changed": move.change,
         "draw": move.draw,
         "row": move.row,
