@@ -6,6 +6,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from leakcheck.findings import (
     SCHEMA_VERSION,
@@ -160,13 +161,15 @@ def leaking(checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
-def method1_checkpoints(configurations: Sequence[str], leaks_under: Sequence[str] = ()) -> tuple[Checkpoint, ...]:
+def method1_checkpoints(
+    configurations: Sequence[str], leaks_under: Sequence[str] = (), layers: int = 3
+) -> tuple[Checkpoint, ...]:
     found = []
     for configuration, stage, path in itertools.product(configurations, range(1, 15), ("standard", "recompute")):
         replayed = 9 <= stage <= 12
         if path == "standard" and (replayed or stage == 14):
             continue
-        for layer in (None,) if stage <= 4 else range(int(replayed), 3):
+        for layer in (None,) if stage <= 4 else range(int(replayed), layers):
             entry = checkpoint(stage, path, layer, configuration)
             if stage in (3, 4):
                 entry = replace(entry, runs={(3, "standard"): 3, (4, "standard"): 1}.get((stage, path), 2))
@@ -511,6 +514,44 @@ def empty() -> AuditResult:
         findings=(),
         controls=(),
         environment={},
+    )
+
+
+@cache
+def large() -> AuditResult:
+    """The most that a report is made for: 40 layers under 24 configurations, half of which leak, 128 positions."""
+    cells = [
+        *itertools.product(
+            ("eager", "flex_attention", "sdpa"), ("none", "ones", "left-padded", "right-padded"), ("eval", "train")
+        )
+    ]
+    ids = ["/".join(cell) for cell in cells]
+    leaks_under = [id for id in ids if "/none/" in id or "/left-padded/" in id]
+    leak = method1(leaks_under)
+    return replace(
+        leak,
+        subject=replace(leak.subject, parameters=7_000_000_000, seq_len=128),
+        verdict=Verdict.LEAK,
+        configurations=tuple(
+            configuration(*cell, delta=4.5 * (id in leaks_under), pairs_covered=8128, pairs_total=8128)
+            for cell, id in zip(cells, ids, strict=True)
+        ),
+        checkpoints=method1_checkpoints(ids, leaks_under, layers=40),
+        findings=(
+            *leak.findings,
+            *(
+                replace(end_of_proof(*end), configuration=id, module=f"model.layers.{layer}.self_attn")
+                for id in ids
+                for layer, end in enumerate(ENDS)
+            ),
+        ),
+        horizon_map=horizons(128, 40, 127),
+        delta_matrix=deltas(128, leaks=True),
+        witnesses=tuple(
+            replace(witness, tokens=tokens, changed=changed, arguments=({"input_ids": tokens}, {"input_ids": changed}))
+            for witness in leak.witnesses
+            for tokens, changed in [(array("int64", range(128)), array("int64", range(1, 129)))]
+        ),
     )
 
 
