@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from leakcheck import __version__
-from leakcheck.cli import bench, models, replay, run
+from leakcheck.cli import bench, compare, models, replay, run
 from leakcheck.errors import ExitCode, LeakcheckError, crashed
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("replay")(replay.replay)
 app.command("models")(models.models)
+app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)
 
 

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -32,7 +33,7 @@ def read(text: str) -> AuditResult:
     """
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"not a leakcheck report: not JSON ({error})") from error
     if not isinstance(data, dict) or "schema_version" not in data:
         raise UsageError("not a leakcheck report: it has no schema_version")
@@ -50,6 +51,23 @@ def read(text: str) -> AuditResult:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "")
         raise UsageError(f"not a leakcheck report: {where}: {first['msg']}") from error
+
+
+def load(path: str | Path) -> AuditResult:
+    """The document in the file that `render` filled.
+
+    Raises:
+        UsageError: no such file, or not such a document.
+    """
+    try:
+        return read(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror
+    except (ValueError, UsageError) as error:  # ValueError: not UTF-8, or no path that a system could have
+        reason = str(error)
+    raise UsageError(
+        f"cannot read report {str(path)!r}: {reason}; name one that `leakcheck run --report NAME.json` wrote"
+    )
 
 
 def _readable(version: object) -> bool:

@@ -6,9 +6,9 @@ The texts are raw data: a renderer escapes what its format would obey.
 from dataclasses import dataclass
 
 # Words that a reader must not miss; they start a cell or a line, and renderers set them off.
-ALARMS = frozenset({"LEAK", "REFUTED", "MISSED"})
+ALARMS = frozenset({"LEAK", "REFUTED", "MISSED", "WORSE"})
 WARNINGS = frozenset({"SUSPECT", "CONTAMINATED", "OPEN"})
-GOOD = frozenset({"PROVEN", "HOLDS"})
+GOOD = frozenset({"PROVEN", "HOLDS", "BETTER"})
 
 
 @dataclass(frozen=True)
@@ -37,3 +37,13 @@ class Section:
     lines: tuple[str, ...] = ()
     table: Table | None = None
     drawing: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What was looked at, what came out, the evidence, and what follows."""
+
+    title: str
+    headline: str
+    sections: tuple[Section, ...]
+    closing: str

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from leakcheck.findings import AuditResult
 from leakcheck.report import layout, view
-from leakcheck.report.layout import Section, Table
+from leakcheck.report.layout import Page, Section, Table
 from leakcheck.report.words import visible
 
 _GAP = 2
@@ -21,12 +21,16 @@ _STYLES = {
 
 
 def print_audit(result: AuditResult, console: Console) -> None:
-    _print(console, Text(visible(view.subject_line(result)), "bold"))
-    _print(console, _styled(view.headline(result)))
-    for section in view.sections(result):
+    print_page(view.page(result), console)
+
+
+def print_page(page: Page, console: Console) -> None:
+    _print(console, Text(visible(page.title), "bold"))
+    _print(console, _styled(page.headline))
+    for section in page.sections:
         _print_section(console, section)
     console.print()
-    _print(console, _styled(view.closing(result)))
+    _print(console, _styled(page.closing))
 
 
 def _print_section(console: Console, section: Section) -> None:

@@ -21,7 +21,7 @@ from leakcheck.findings import (
     Witness,
 )
 from leakcheck.report.inputs import shown_by
-from leakcheck.report.layout import Row, Section, Table
+from leakcheck.report.layout import Page, Row, Section, Table
 from leakcheck.report.policies import asked_beside, established, evidence, policy_section, worst_policies
 from leakcheck.report.stages import checkpoint_section, data_flow_section
 from leakcheck.report.words import counted, magnitude, number, place, shortened, verdict
@@ -58,6 +58,10 @@ _EXIT = {
     Verdict.LEAK: f"exit {ExitCode.LEAK}: leak",
     Verdict.NOT_APPLICABLE: f"exit {ExitCode.NOTHING_CHECKED}: nothing was checked",
 }
+
+
+def page(result: AuditResult) -> Page:
+    return Page(subject_line(result), headline(result), tuple(sections(result)), closing(result))
 
 
 def subject_line(result: AuditResult) -> str:
