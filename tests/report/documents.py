@@ -528,6 +528,7 @@ def large() -> AuditResult:
     ids = ["/".join(cell) for cell in cells]
     leaks_under = [id for id in ids if "/none/" in id or "/left-padded/" in id]
     leak = method1(leaks_under)
+    tokens, changed = array("int64", range(128)), array("int64", range(1, 129))
     return replace(
         leak,
         subject=replace(leak.subject, parameters=7_000_000_000, seq_len=128),
@@ -548,9 +549,14 @@ def large() -> AuditResult:
         horizon_map=horizons(128, 40, 127),
         delta_matrix=deltas(128, leaks=True),
         witnesses=tuple(
-            replace(witness, tokens=tokens, changed=changed, arguments=({"input_ids": tokens}, {"input_ids": changed}))
+            replace(
+                witness,
+                tokens=tokens,
+                changed=changed,
+                scale=array("float32", [1.0] * 128),
+                arguments=({"input_ids": tokens}, {"input_ids": changed}),
+            )
             for witness in leak.witnesses
-            for tokens, changed in [(array("int64", range(128)), array("int64", range(1, 129)))]
         ),
     )
 
