@@ -11,7 +11,7 @@ from leakcheck.report.inputs import values
 from leakcheck.report.words import visible
 
 _SHARE = 1e-3  # of the delta: what moves less is rounding
-_WRITTEN_OUT = 64  # values of a tensor of floats; of a longer one the bytes are written
+_WRITTEN_OUT = 16  # values of a tensor of floats; of a longer one the bytes are written
 
 _RANDOM = """\
     generator = torch.Generator().manual_seed(0)
@@ -106,7 +106,8 @@ def _model(witness: Witness) -> Iterator[str]:
             yield f"    model = torch.export.load({recipe['path']!r}).module()"
         case _:
             yield f"    model = {recipe['from']['name']}()"
-            yield "    model = model[0] if isinstance(model, tuple) else model"
+            if recipe["pair"]:
+                yield "    model = model[0] if isinstance(model, tuple) else model"
             if chosen:
                 yield f"    model.set_attn_implementation({attention!r})"
     if recipe.get("function"):
@@ -163,11 +164,12 @@ def _decoding(witness: Witness) -> Iterator[str]:
     if "attention_mask" in witness.arguments[0]:
         begin = "seen" if witness.cache == "cache_params" else ""
         mask = f", 'attention_mask': arguments['attention_mask'][:, {begin}:seen + piece.shape[1]]"
+    cache = {"[0]": "[1]", "['logits']": f"[{witness.cache!r}]"}.get(output, f".{witness.cache}")
     yield "    def decoded(arguments):"
     yield "        seen, pieces, state = 0, [], {'use_cache': True}"
     yield f"        for piece in arguments[{ids!r}].split({list(witness.chunks)}, 1):"
     yield f"            output = run({{**arguments, {ids!r}: piece{mask}, **state}})"
-    yield f"            seen, state[{witness.cache!r}] = seen + piece.shape[1], output.{witness.cache}"
+    yield f"            seen, state[{witness.cache!r}] = seen + piece.shape[1], output{cache}"
     yield f"            pieces.append(output{output})"
     yield "        return torch.cat(pieces, 1)"
     yield ""

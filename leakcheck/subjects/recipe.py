@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.function import Function
 from leakcheck.subjects.hub import PREFIX
 from leakcheck.subjects.library import PreTrainedConfig
@@ -20,7 +21,7 @@ def recipe(subject: Subject, *, trusted: bool) -> dict[str, Any]:
     """The recipe of a subject's model; `why_not` alone where it takes more than a few lines.
 
     `class`: a model class with a configuration, both imported, and random weights. `factory`: a function, imported,
-    that returns it, or a `function` in its place.
+    that returns it, or a `function` in its place, or perhaps a `pair` of it and what it reads.
     `pretrained`: a folder, or a name on the hub, with its weights. `program`: an exported program. Imported is a `name`
     of a `module` that is found below the folder `root`, or anywhere if it is empty.
     """
@@ -47,11 +48,16 @@ def recipe(subject: Subject, *, trusted: bool) -> dict[str, Any]:
         options = {"trust_remote_code": True} if trusted else {}
         return {"kind": "pretrained", "path": spec.removeprefix(PREFIX), "options": options}
     target, _, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
+    if not target.endswith(".py") and not name:
+        return {"why_not": f"{spec} names nothing that could be imported"}
     root, module = home(Path(target)) if target.endswith(".py") else ("", target)
     name = name or candidate(Path(target))
-    return {"kind": "factory", "from": {"root": root, "module": module, "name": name}} | (
-        {"function": True} if isinstance(model, Function) else {}
-    )
+    return {
+        "kind": "factory",
+        "from": {"root": root, "module": module, "name": name},
+        "function": isinstance(model, Function),
+        "pair": isinstance(subject.model, Adapter),
+    }
 
 
 def _imported(of: type[nn.Module] | type[PreTrainedConfig], spec: str) -> dict[str, str]:
