@@ -119,9 +119,10 @@ def scoreboard() -> str:
 
 
 def codes() -> str:
-    """Every finding code: what it says, and what to do."""
-    rows = (f"| `{code.id}` | {code.title} | {code.remedy} |" for code in CODES.values())
-    return "\n".join(["| code | what it says | what to do |", "| --- | --- | --- |", *rows])
+    """Every finding code: what it says and what to do in a table, and then the pages, one level lower."""
+    rows = (_row(f"[{code.id}](#{code.id})", code.title, code.remedy) for code in CODES.values())
+    pages = (f'<a id="{code.id}"></a>\n\n#' + code.page.replace("\n## ", "\n### ") for code in CODES.values())
+    return "\n".join(["| code | what it says | what to do |", "| --- | --- | --- |", *rows, "", *pages])
 
 
 def compatibility() -> str:

@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
-PAGES = ["README.md", *(f"docs/{page}.md" for page in ("compatibility", "findings", "flow", "laws", "method1_v3"))]
+PAGES = ["README.md", *(f"docs/{page}.md" for page in ("codes", "compatibility", "flow", "laws", "method1_v3"))]
 
 
 @pytest.mark.parametrize("page", PAGES)
