@@ -5,28 +5,19 @@ import sys
 
 import pytest
 
-from leakcheck import cli
 from leakcheck.codes import CODES
-
-
-def explain(monkeypatch, capsys, *names: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
-    monkeypatch.setattr(sys, "argv", ["leakcheck", "explain", *names])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
+from tests.cli.command import command
 
 
 @pytest.mark.parametrize("names", [("LC101",), ("lc202", "LC101")])
 def test_pages_are_printed_as_they_are_when_piped(names, monkeypatch, capsys) -> None:
     pages = "\n".join(CODES[name.upper()].page for name in names)
-    assert explain(monkeypatch, capsys, *names) == (0, pages + "\n", "")
+    assert command(monkeypatch, capsys, "explain", *names) == (0, pages + "\n", "")
 
 
 def test_in_a_terminal_markdown_is_set(monkeypatch, capsys) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    code, out, _ = explain(monkeypatch, capsys, "LC101")
+    code, out, _ = command(monkeypatch, capsys, "explain", "LC101")
     assert code == 0
     assert "\x1b[" in out
     assert "How it comes about" in out
@@ -35,7 +26,7 @@ def test_in_a_terminal_markdown_is_set(monkeypatch, capsys) -> None:
 
 
 def test_without_a_code_all_are_listed(monkeypatch, capsys) -> None:
-    code, out, _ = explain(monkeypatch, capsys)
+    code, out, _ = command(monkeypatch, capsys, "explain")
     assert code == 0
     assert out.splitlines() == [f"{code.id}  {code.title}" for code in CODES.values()]
 
@@ -44,7 +35,7 @@ def test_without_a_code_all_are_listed(monkeypatch, capsys) -> None:
     ("name", "near"), [("LC999", "near it: LC901, LC902"), ("101", "near it: LC101"), ("mask", "'mask'; `leakcheck")]
 )
 def test_an_unknown_code_is_one_line_that_names_near_ones(name, near, monkeypatch, capsys) -> None:
-    code, out, err = explain(monkeypatch, capsys, "LC101", name)
+    code, out, err = command(monkeypatch, capsys, "explain", "LC101", name)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert f"no finding code {name!r}" in err
     assert near in err
