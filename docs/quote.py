@@ -11,6 +11,8 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
+from contextlib import redirect_stdout
 from dataclasses import replace
 from json import loads
 from pathlib import Path
@@ -79,15 +81,11 @@ def options() -> str:
 
 
 def session(code: str) -> str:
-    """A program and what it prints."""
-    printed = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-    ).stdout
-    return f"```python\n{code.strip()}\n```\n\n```console\n{printed.strip()}\n```"
+    """A program and what it prints. It runs here: a process of its own would import torch first, for seconds."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), warnings.catch_warnings(action="ignore"):
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    return f"```python\n{code.strip()}\n```\n\n```console\n{printed.getvalue().strip()}\n```"
 
 
 def suite(spec: str, chosen: str) -> str:
@@ -119,9 +117,10 @@ def scoreboard() -> str:
 
 
 def codes() -> str:
-    """Every finding code: what it says, and what to do."""
-    rows = (f"| `{code.id}` | {code.title} | {code.remedy} |" for code in CODES.values())
-    return "\n".join(["| code | what it says | what to do |", "| --- | --- | --- |", *rows])
+    """Every finding code: what it says and what to do in a table, and then the pages, one level lower."""
+    rows = (_row(f"[{code.id}](#{code.id})", code.title, code.remedy) for code in CODES.values())
+    pages = (f'<a id="{code.id}"></a>\n\n#' + code.page.replace("\n## ", "\n### ") for code in CODES.values())
+    return "\n".join(["| code | what it says | what to do |", "| --- | --- | --- |", *rows, "", *pages])
 
 
 def compatibility() -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from leakcheck import __version__
-from leakcheck.cli import bench, compare, models, replay, run
+from leakcheck.cli import bench, compare, explain, models, replay, run
 from leakcheck.errors import ExitCode, LeakcheckError, crashed
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("replay")(replay.replay)
 app.command("models")(models.models)
 app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)
+app.command("explain")(explain.explain)
 
 
 def _version(wanted: bool) -> None:

@@ -39,31 +39,6 @@ def proof_of(model, configuration=PLAIN):
 # --- whole audits -----------------------------------------------------------------------------------------------------
 
 
-def test_llama_is_proven_under_every_configuration():
-    result = audit("llama", Settings(seq_len=7))
-    assert result.verdict is Verdict.PROVEN
-    assert len(result.configurations) == 2 * 4 * 3
-    assert {(c.verdict, c.horizon) for c in result.configurations} == {(Verdict.PROVEN, 0)}
-    measured = [c for c in result.checkpoints if c.output_delta is not None]
-    assert {(c.verdict, c.horizon) for c in measured} == {(Verdict.PROVEN, 0)}
-    assert result.findings == ()
-    flow = [c for c in result.controls if c.name.startswith("flow")]
-    assert {c.expected for c in flow} == {"violation", "no violation"}
-    assert all(c.caught for c in result.controls)
-
-
-def test_method1_v3_is_proven_on_both_paths_under_every_configuration():
-    result = audit(subject_of(models.method1(num_hidden_layers=2), seq=7))
-    assert result.verdict is Verdict.PROVEN
-    assert {tuple(c.paths.items()) for c in result.configurations} == {
-        (("standard", Verdict.PROVEN), ("recompute", Verdict.PROVEN))
-    }
-    assert {c.stage for c in result.checkpoints if c.verdict is Verdict.PROVEN} == set(range(1, 15)) - {3, 4}
-    evidence = {c.id: c.evidence for c in result.conclusions}
-    assert "proven on both paths in 24 configurations, for all token sequences" in evidence["C2"]
-    assert "is proven in 24 of 24 configurations, the LLaMA control: PROVEN" in evidence["C5"]
-
-
 def test_as_published_the_stages_before_the_leak_are_proven_and_those_after_it_see_the_end():
     model = models.method1(materialize_causal_mask=False)
     result = examined(model, Configuration("sdpa", "none", "eval"))

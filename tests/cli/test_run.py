@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from leakcheck import cli
+from tests.cli.command import command
 
 FACTORY = "from transformers import LlamaConfig, LlamaForCausalLM\n"
 SIZES = (
@@ -18,15 +18,6 @@ SIZES = (
     "num_key_value_heads=1, max_position_embeddings=16"
 )
 SMALL = FACTORY + f"def build():\n    return LlamaForCausalLM(LlamaConfig({SIZES}))\n"
-
-
-def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["leakcheck", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
 
 
 @pytest.fixture
@@ -38,53 +29,6 @@ def run(monkeypatch, capsys, tmp_path):
 def written(tmp_path: Path, text: str, name: str = "subject.py") -> str:
     (tmp_path / name).write_text(text)
     return name
-
-
-def test_a_causal_subject_holds_the_gate(run, tmp_path) -> None:
-    code, out, _ = run("--model", "method1_v3", "--report", "a.json", "--report", "a.md")
-    assert code == 0
-    report = json.loads((tmp_path / "a.json").read_text())
-    assert report["verdict"] == "PROVEN"
-    measured = [c for c in report["checkpoints"] if c["output_delta"] is not None]
-    assert {c["path"] for c in measured} == {"standard", "recompute"}
-    assert {c["stage"] for c in report["checkpoints"]} == set(range(1, 15))
-    assert all(c["output_delta"] == 0 and c["gradient_delta"] == 0 and c["local_delta"] == 0 for c in measured)
-    assert all(c["caught"] for c in report["controls"])
-    assert "the logits equal LLaMA's" in next(c["evidence"] for c in report["conclusions"] if c["id"] == "C5")
-    assert all(c["horizon"] == 0 and c["verdict"] == "PROVEN" for c in measured)
-    verdicts = {c["id"]: c["verdict"] for c in report["conclusions"]}
-    assert verdicts["C2"] == verdicts["C5"] == "HOLDS"
-    assert "PROVEN: no past output depends on a future token. Proven in 24 configurations" in out
-    assert (tmp_path / "a.md").read_text().startswith("#")
-
-
-def test_the_published_subject_leaks_and_says_where(run, tmp_path) -> None:
-    code, out, _ = run("--model", "method1_v3_as_published", "--report", "a.json")
-    assert code == 1
-    report = json.loads((tmp_path / "a.json").read_text())
-    assert report["verdict"] == "LEAK"
-    for configuration in report["configurations"]:
-        leaks = configuration["attention"] == "sdpa" and configuration["mask"] in ("none", "ones")
-        assert configuration["verdict"] == ("LEAK" if leaks else "PROVEN")
-        assert configuration["paths"] == dict.fromkeys(("standard", "recompute"), "LEAK" if leaks else "PROVEN")
-    finding = report["findings"][0]
-    assert finding["code"] == "LC201"
-    assert "None" in finding["message"]
-    assert finding["file"] == "transformers/masking_utils.py"
-    verdicts = {c["id"]: c["verdict"] for c in report["conclusions"]}
-    assert verdicts["C2"] == verdicts["C5"] == "REFUTED"
-    evidence = {c["id"]: c["evidence"] for c in report["conclusions"]}
-    assert "leaks with all three checks in place under sdpa/none/eval" in evidence["C3"]
-    assert "the logits differ from LLaMA's" in evidence["C5"]
-    born, handed_on = finding["chain"][2], finding["chain"][3:]
-    assert born.startswith("transformers/masking_utils.py:")
-    assert len(handed_on) == 4  # model, layer, attention, parent class
-    assert all(step.endswith("attention_mask=None") for step in handed_on)
-    assert "LC201" in out
-
-
-def test_the_control_holds_even_the_strict_gate(run) -> None:
-    assert run("--model", "llama", "--attn", "eager", "--strict")[0] == 0
 
 
 UNPROVEN = """
