@@ -128,6 +128,13 @@ def _checkpoints(result: AuditResult) -> Section:
     )
 
 
+def reach(result: AuditResult) -> str:
+    """How far a proof reaches, as the end of a sentence."""
+    soft = any(f.code == SOFT_MASK.id for f in result.findings)
+    margin = f" It holds as long as scores stay above the soft masks ({SOFT_MASK.id})." if soft else ""
+    return f"{REACH}, for each mask and {_positions(result)}.{margin}"
+
+
 def _positions(result: AuditResult) -> str:
     proven = result.subject.full_size or result.subject
     return counted(proven.seq_len, "position")
@@ -146,12 +153,14 @@ def _established(result: AuditResult) -> str:
         return "the harness missed a known answer"
     if asked_beside(result.configurations):
         named = worst_policies(result.configurations, result.verdict)
-        told = [
-            _of_time(result, result.verdict) if p == result.subject.contract else established(p, result.verdict)
-            for p in named
-        ]
+        told = [said(result, policy, result.verdict) for policy in named]
         return "; ".join(told) or _ESTABLISHED[Verdict.NOT_APPLICABLE]
     return _of_time(result, result.verdict)
+
+
+def said(result: AuditResult, policy: str, of: Verdict) -> str:
+    """What a verdict of a policy says, in words."""
+    return _of_time(result, of) if policy == result.subject.contract else established(policy, of)
 
 
 def _of_time(result: AuditResult, of: Verdict) -> str:
@@ -186,9 +195,7 @@ def _evidence(result: AuditResult) -> str:
                 f"{_coverage(measured)} (past, future) position pairs.{_hole(result)}"
             )
         case Verdict.PROVEN:
-            soft = any(f.code == SOFT_MASK.id for f in result.findings)
-            margin = f" It holds as long as scores stay above the soft masks ({SOFT_MASK.id})." if soft else ""
-            return f"Proven in {everywhere}, {REACH}, for each mask and {_positions(result)}.{margin}"
+            return f"Proven in {everywhere}, {reach(result)}"
         case _:
             return "No configuration could be measured."
 
