@@ -1,6 +1,5 @@
 import gzip
 import json
-import site
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,9 +105,17 @@ def test_these_checks_see_what_is_wrong(change, reason):
     assert reason in "".join(refused(log))
 
 
-def test_the_schema_sees_what_is_wrong():
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda result: result.update(kind="LEAK"),
+        lambda result: result["locations"][0]["physicalLocation"]["region"].update(startColumn=0),
+        lambda result: result["locations"][0]["physicalLocation"]["artifactLocation"].update(uri="my model.py"),
+    ],
+)
+def test_the_schema_sees_what_is_wrong(change):
     log = log_of(DOCUMENTS["leak"])
-    log["runs"][0]["results"][0]["kind"] = "LEAK"
+    change(log["runs"][0]["results"][0])
     assert not VALIDATOR.is_valid(log)
 
 
@@ -209,7 +216,6 @@ def test_files_are_told_from_the_root_of_the_repository(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_the_repository_may_be_called_like_a_package(tmp_path, monkeypatch):
-    assert (Path(site.getsitepackages()[0]) / "transformers" / "masking_utils.py").exists() or True
     (tmp_path / "transformers").mkdir()
     (tmp_path / "transformers" / "masking_utils.py").touch()
     monkeypatch.chdir(tmp_path)
@@ -357,17 +363,16 @@ def test_a_hole_in_the_proof_is_a_note_with_its_place():
     assert succeeded(document)
 
 
-def test_more_faults_than_github_takes():
+def test_more_faults_than_github_takes(monkeypatch):
+    assert sarif._MOST_RESULTS <= 25_000
+    monkeypatch.setattr(sarif, "_MOST_RESULTS", 500)
     leak = future_finding("sdpa/none/eval")
-    suspects = [replace(leak, verdict=Verdict.SUSPECT, fingerprint=f"{n:016x}") for n in range(25_000)]
+    suspects = [replace(leak, verdict=Verdict.SUSPECT, fingerprint=f"{n:016x}") for n in range(500)]
     document = replace(DOCUMENTS["leak"], findings=(*suspects, leak))
-    log = log_of(document)
-    (run,) = log["runs"]
-    assert refused(log) == []
-    assert len(run["results"]) == 25_000
-    assert run["results"][0]["kind"] == "fail"
+    run = run_of(document)
+    assert [result["kind"] for result in run["results"]] == ["fail", *["open"] * 499]
     assert "1 more findings" in run["invocations"][0]["toolExecutionNotifications"][0]["message"]["text"]
-    assert len(gzip.compress(sarif.render(document).encode(), 1)) < 10_000_000
+    assert len(gzip.compress(sarif.render(document).encode())) * 50 < 10_000_000  # as many as GitHub takes
 
 
 def test_every_code_is_a_rule_with_a_name_of_its_own():
