@@ -16,7 +16,7 @@ from leakcheck.report.groups import Group, grouped
 from leakcheck.report.places import Base, file_of, place_of, uri
 from leakcheck.report.policies import by_policy
 from leakcheck.report.registry import renders
-from leakcheck.report.words import counted, number, verdict, visible
+from leakcheck.report.words import counted, verdict, visible
 
 Object = dict[str, Any]
 
@@ -107,11 +107,7 @@ def _of_group(group: Group, result: AuditResult) -> Object:
     flow = _flow(first.steps)
     message = first.message or CODES[first.code].title
     said = [message if message.endswith(".") else f"{message}.", f"Policy {first.policy}, under {group.under}."]
-    if first.witness:
-        facts = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in first.witness.items())
-        said.append(f"Witness: {', '.join(facts)}.")
-    if first.reproduce:
-        said.append(f"See it again: {first.reproduce}")
+    said += [f"{line[:1].upper()}{line[1:]}" for line in view.shown_again(first, view.by_id(result.witnesses))]
     return _result(
         first.code,
         first.verdict,
@@ -122,7 +118,7 @@ def _of_group(group: Group, result: AuditResult) -> Object:
             "policy": visible(first.policy),
             "configurations": [visible(id) for id in group.configurations],
             "operation": visible(first.operation),
-            "chain": [visible(step) for step in first.chain],
+            "chain": [] if flow else [visible(step) for step in first.chain],
             "witness": {visible(key): _value(value) for key, value in (first.witness or {}).items()},
             "reproduce": visible(first.reproduce),
         },
@@ -199,15 +195,15 @@ def _notification(level: str, code: str, text: str, locations: Sequence[Object] 
 
 
 def _flow(steps: Sequence[Step]) -> list[Object]:
-    """The steps at their places. One that has none is told at the step before, since it happens inside of it or follows
-    from it; the first ones, at the step after. Without any place there is no flow."""
+    """The steps at their places. One whose line is not known is told, as such, at the step before; the first ones are
+    told together with the step after. Without any place there is no flow."""
     located: list[tuple[str, Object, list[Object]]] = []
     waiting = ""
     for step in steps:
         text = f"{waiting}{step.text} in {step.module}" if step.module else f"{waiting}{step.text}"
         if step.excerpt or located:
             at = _at(step.excerpt) if step.excerpt else located[-1][1]
-            located.append((text, at, _module(step.module)))
+            located.append((text if step.excerpt else f"{text} (line not known)", at, _module(step.module)))
         waiting = "" if located else f"{text}; then "
     if len(located) > _MOST_STEPS:
         half, left_out = _MOST_STEPS // 2, len(located) - _MOST_STEPS + 1

@@ -259,7 +259,11 @@ def test_every_step_is_told_at_a_place_that_is_true():
         Step("in the kernel", "", None),
         Step("added", "model", placed(9)),
     )
-    assert flow_of(*steps) == [("read; then mixed in model", 3), ("in the kernel", 3), ("added in model", 9)]
+    assert flow_of(*steps) == [
+        ("read; then mixed in model", 3),
+        ("in the kernel (line not known)", 3),
+        ("added in model", 9),
+    ]
 
 
 def test_steps_without_any_place_are_no_flow():
