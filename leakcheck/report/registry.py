@@ -73,7 +73,7 @@ def put(content: str | bytes, path: str | Path) -> None:
 
 def _renderer(path: Path) -> Renderer:
     name = path.name.lower()
-    suffixes = [suffix for suffix in RENDERERS if name.endswith(suffix) and name != suffix]
+    suffixes = [suffix for suffix in RENDERERS if name.endswith(suffix)]
     if not suffixes:
         known = ", ".join(sorted(RENDERERS))
         raise UsageError(f"no report format for {str(path)!r}: the suffix picks it, one of {known}")
