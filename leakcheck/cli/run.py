@@ -1,5 +1,6 @@
 """`leakcheck run`."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ from leakcheck.cli.progress import Bar
 from leakcheck.config import Limits, Settings, parse_contract
 from leakcheck.errors import ExitCode, LeakcheckError, UsageError
 from leakcheck.findings import AuditResult, Verdict
+
+
+class Format(StrEnum):
+    """What goes to standard output."""
+
+    TEXT = "text"
+    GITHUB = "github"
 
 
 def run(
@@ -29,8 +37,10 @@ def run(
         bool, typer.Option("--no-weights", help="Of a folder read config.json alone, and prove the architecture.")
     ] = False,
     report: Annotated[
-        list[Path] | None, typer.Option(help="Also write the audit here (.json or .md); may be repeated.")
+        list[Path] | None,
+        typer.Option(help="Also write the audit here (.json, .md, .sarif or .xml, which is JUnit); may be repeated."),
     ] = None,
+    format: Annotated[Format, typer.Option(help="Print tables, or annotations for GitHub.")] = Format.TEXT,
     contract: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,7 +85,7 @@ def run(
 ) -> None:
     """Audit a model; exit 0 when the gate holds, 1 on a leak."""
     from leakcheck import isolation
-    from leakcheck.report import check_writable, print_audit, write
+    from leakcheck.report import check_writable, github, print_audit, write
     from leakcheck.report.witness import store
 
     reports = report or []
@@ -101,7 +111,10 @@ def run(
         result = store(result, witnesses)
     except LeakcheckError as error:  # must not hide the verdict
         _warn(str(error))
-    print_audit(result, Console())
+    if format is Format.GITHUB:
+        typer.echo(github.render(result), nl=False)
+    else:
+        print_audit(result, Console())
     for path in reports:
         write(result, path)
     if emit_test is not None:

@@ -1,4 +1,4 @@
-"""Report formats by file suffix, and the one way in which a report reaches the disk."""
+"""Report formats by the ending of a file's name, and the one way in which a report reaches the disk."""
 
 import os
 import secrets
@@ -15,13 +15,14 @@ Renderer = Callable[[AuditResult], str]
 RENDERERS: dict[str, Renderer] = {}
 
 
-def renders(suffix: str) -> Callable[[Renderer], Renderer]:
-    """Register the decorated function as the format of files that end in `suffix`."""
+def renders(*suffixes: str) -> Callable[[Renderer], Renderer]:
+    """Register the decorated function as the format of files that end in one of `suffixes`; the longest one wins."""
 
     def register(renderer: Renderer) -> Renderer:
-        if suffix in RENDERERS:
-            raise ValueError(f"report format {suffix} is registered twice")
-        RENDERERS[suffix] = renderer
+        for suffix in suffixes:
+            if suffix in RENDERERS:
+                raise ValueError(f"report format {suffix} is registered twice")
+            RENDERERS[suffix] = renderer
         return renderer
 
     return register
@@ -71,11 +72,12 @@ def put(content: str | bytes, path: str | Path) -> None:
 
 
 def _renderer(path: Path) -> Renderer:
-    try:
-        return RENDERERS[path.suffix.lower()]
-    except KeyError:
+    name = path.name.lower()
+    suffixes = [suffix for suffix in RENDERERS if name.endswith(suffix)]
+    if not suffixes:
         known = ", ".join(sorted(RENDERERS))
-        raise UsageError(f"no report format for {str(path)!r}: the suffix picks it, one of {known}") from None
+        raise UsageError(f"no report format for {str(path)!r}: the suffix picks it, one of {known}")
+    return RENDERERS[max(suffixes, key=len)]
 
 
 @contextmanager

@@ -128,6 +128,13 @@ def _checkpoints(result: AuditResult) -> Section:
     )
 
 
+def reach(result: AuditResult) -> str:
+    """How far a proof reaches, as the end of a sentence."""
+    soft = any(f.code == SOFT_MASK.id for f in result.findings)
+    margin = f" It holds as long as scores stay above the soft masks ({SOFT_MASK.id})." if soft else ""
+    return f"{REACH}, for each mask and {_positions(result)}.{margin}"
+
+
 def _positions(result: AuditResult) -> str:
     proven = result.subject.full_size or result.subject
     return counted(proven.seq_len, "position")
@@ -146,12 +153,14 @@ def _established(result: AuditResult) -> str:
         return "the harness missed a known answer"
     if asked_beside(result.configurations):
         named = worst_policies(result.configurations, result.verdict)
-        told = [
-            _of_time(result, result.verdict) if p == result.subject.contract else established(p, result.verdict)
-            for p in named
-        ]
+        told = [said(result, policy, result.verdict) for policy in named]
         return "; ".join(told) or _ESTABLISHED[Verdict.NOT_APPLICABLE]
     return _of_time(result, result.verdict)
+
+
+def said(result: AuditResult, policy: str, of: Verdict) -> str:
+    """What a verdict of a policy says, in words."""
+    return _of_time(result, of) if policy == result.subject.contract else established(policy, of)
 
 
 def _of_time(result: AuditResult, of: Verdict) -> str:
@@ -186,9 +195,7 @@ def _evidence(result: AuditResult) -> str:
                 f"{_coverage(measured)} (past, future) position pairs.{_hole(result)}"
             )
         case Verdict.PROVEN:
-            soft = any(f.code == SOFT_MASK.id for f in result.findings)
-            margin = f" It holds as long as scores stay above the soft masks ({SOFT_MASK.id})." if soft else ""
-            return f"Proven in {everywhere}, {REACH}, for each mask and {_positions(result)}.{margin}"
+            return f"Proven in {everywhere}, {reach(result)}"
         case _:
             return "No configuration could be measured."
 
@@ -338,35 +345,51 @@ def finding_section(findings: Sequence[Finding], configurations: int, witnesses:
     rows = tuple(
         Row(
             (group[0].code, verdict(group[0].verdict), group[0].message),
-            tuple(_finding_details(group, configurations, {witness.id: witness for witness in witnesses})),
+            tuple(_finding_details(group, configurations, by_id(witnesses))),
         )
         for group in groups.values()
     )
     return Section("Findings", (), Table(("code", "verdict", "finding"), rows, details_in=2))
 
 
+def by_id(witnesses: Sequence[Witness]) -> dict[str, Witness]:
+    return {witness.id: witness for witness in witnesses}
+
+
 def _finding_details(group: Sequence[Finding], configurations: int, witnesses: Mapping[str, Witness]) -> list[str]:
     first = group[0]
     ids = list(dict.fromkeys(finding.configuration for finding in group))
     if len(ids) == configurations > 1:
-        details = [f"{first.policy}, all {counted(len(ids), 'configuration')}"]
+        where = f"{first.policy}, all {counted(len(ids), 'configuration')}"
     else:
-        details = [f"{first.policy}, {counted(len(ids), 'configuration')}: {', '.join(ids)}"]
-    if first.file:
-        at = first.file if first.line is None else f"{first.file}:{first.line}"
-        details.append(f"at: {at}" + (f" in {first.module}" if first.module else ""))
-    if first.chain:
+        where = f"{first.policy}, {counted(len(ids), 'configuration')}: {', '.join(ids)}"
+    return [where, *finding_details(first, witnesses)]
+
+
+def finding_details(finding: Finding, witnesses: Mapping[str, Witness]) -> list[str]:
+    """All lines about a finding but its message and configuration."""
+    details = []
+    if finding.file:
+        at = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
+        details.append(f"at: {at}" + (f" in {finding.module}" if finding.module else ""))
+    if finding.chain:
         details.append("chain:")
-        details.extend(f"-> {step}" for step in first.chain)
-    if first.witness:
-        facts = {name: value for name, value in first.witness.items() if name != "id"}
+        details.extend(f"-> {step}" for step in finding.chain)
+    return details + shown_again(finding, witnesses)
+
+
+def shown_again(finding: Finding, witnesses: Mapping[str, Witness]) -> list[str]:
+    """What was seen, and how to see it again."""
+    details = []
+    if finding.witness:
+        facts = {name: value for name, value in finding.witness.items() if name != "id"}
         said = (f"{name} {number(value) if isinstance(value, float) else value}" for name, value in facts.items())
         details.append("witness: " + ", ".join(said))
-        smallest = witnesses.get(first.witness.get("id", ""))
+        smallest = witnesses.get(finding.witness.get("id", ""))
         if smallest:
             details.append(f"smallest: {shown_by(smallest)}")
-    if first.reproduce:
-        details.append(f"reproduce: {first.reproduce}")
+    if finding.reproduce:
+        details.append(f"reproduce: {finding.reproduce}")
     return details
 
 

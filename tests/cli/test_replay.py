@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .test_run import command, written
+from tests.cli.command import command
+from tests.cli.test_run import written
 
 LEAKY = """
 import torch

@@ -10,7 +10,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from leakcheck import isolation
+from leakcheck.report import view
 from tests.cli.command import command
+from tests.report.documents import DOCUMENTS
 
 FACTORY = "from transformers import LlamaConfig, LlamaForCausalLM\n"
 SIZES = (
@@ -161,6 +164,17 @@ def test_a_crash_of_the_tool_is_neither_a_leak_nor_a_pass(run, monkeypatch) -> N
     assert (code, out) == (3, "")
     assert len(err.splitlines()) == 1
     assert "ZeroDivisionError: a bug" in err
+
+
+@pytest.mark.parametrize(("document", "code"), [("clean", 0), ("leak", 1), ("generic", 0), ("empty", 5)])
+def test_github_is_told_in_annotations_and_the_exit_code_stays(document, code, run, monkeypatch) -> None:
+    monkeypatch.setattr(isolation, "audit", lambda *_, **__: DOCUMENTS[document])
+    text, annotations = (run("--model", "llama", "--format", format) for format in ("text", "github"))
+    assert text[0] == annotations[0] == code
+    first, last = annotations[1].splitlines()[0], annotations[1].splitlines()[-1]
+    assert first.startswith("::" if document != "clean" else "leakcheck: ")
+    assert last == f"leakcheck: {DOCUMENTS[document].subject.spec}: {view.closing(DOCUMENTS[document])}"
+    assert "::" not in text[1].replace("aten::", "")
 
 
 def test_a_saved_folder_is_audited_with_its_weights(run, tmp_path) -> None:

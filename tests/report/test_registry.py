@@ -29,6 +29,12 @@ def test_every_format_is_written_whole(suffix, document, tmp_path):
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("name", ["x.sarif.json", "X.SARIF.JSON", "x.json.sarif", ".sarif.json"])
+def test_the_longest_ending_picks_the_format(name, tmp_path):
+    write(DOCUMENTS["empty"], tmp_path / name)
+    assert (tmp_path / name).read_text() == RENDERERS[".sarif"](DOCUMENTS["empty"])
+
+
 def test_a_name_that_is_not_utf8_survives_the_file(tmp_path):
     path = tmp_path / "report.json"
     write(DOCUMENTS["hostile"], path)
