@@ -166,7 +166,7 @@ class Node:
     name: str
     stages: tuple[int, ...]  # or the first and the last of them
     cells: tuple[str, ...]
-    function: str = ""  # where the name does not tell
+    beside: str = ""  # function or module, where the name does not tell
 
     @property
     def state(self) -> str:

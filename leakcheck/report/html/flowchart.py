@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from leakcheck.findings import Checkpoint
-from leakcheck.report.stages import Node, configurations_of, measure
+from leakcheck.report.stages import Measured, Node, configurations_of, measure
 
 IN_ORDER = "All stages in order, at the worst layer and configuration; neighbours that measured the same are one."
 
@@ -23,19 +23,20 @@ def phases(checkpoints: Sequence[Checkpoint]) -> tuple[Phase, ...]:
     stages: dict[int, list[Checkpoint]] = defaultdict(list)
     for c in checkpoints:
         stages[c.stage].append(c)
-    entries = []
-    for stage in sorted(stages):
-        measurement = measure(stages[stage], configurations)
-        worst = measurement.worst
-        entries.append((worst.phase, (worst.function, *measurement.cells[:2]), stage, measurement))
-    found = []
-    for phase, within in groupby(entries, key=lambda entry: entry[0]):
-        nodes = []
-        for (function, *_), alike in groupby(within, key=lambda entry: entry[1]):
-            members = list(alike)
-            first, last = members[0][3].worst, members[-1][3].worst
-            where = first.module if first.module == last.module else f"{first.module} … {last.module}"
-            numbers = tuple(dict.fromkeys((members[0][2], members[-1][2])))
-            nodes.append(Node(where or function, numbers, members[0][3].cells[:2], function if where else ""))
-        found.append(Phase(phase, tuple(nodes)))
-    return tuple(found)
+    measured = [measure(stages[stage], configurations) for stage in sorted(stages)]
+    return tuple(
+        Phase(phase, tuple(_node(list(alike)) for _, alike in groupby(within, key=_kind)))
+        for phase, within in groupby(measured, key=lambda measurement: measurement.worst.phase)
+    )
+
+
+def _kind(measurement: Measured) -> tuple[str, ...]:
+    return measurement.worst.function, *measurement.cells[:2]
+
+
+def _node(alike: Sequence[Measured]) -> Node:
+    """Named by its module; by its function, which says more, where there is no tensor."""
+    first, last = alike[0].worst, alike[-1].worst
+    module = " … ".join(dict.fromkeys(filter(None, (first.module, last.module))))
+    name, beside = (module, first.function) if module and first.output_delta is not None else (first.function, module)
+    return Node(name, tuple(dict.fromkeys((first.stage, last.stage))), alike[0].cells[:2], beside)

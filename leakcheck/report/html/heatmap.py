@@ -27,7 +27,7 @@ _NOTHING, _FORBIDDEN, _ALLOWED, _NONE_AHEAD, _UNKNOWN = 0, 1, 1 + _LEVELS, 1 + 2
 _GUTTER = (0, 40)  # left and top of the cells; the left one depends on the labels
 _INKED = 16  # up to as many columns the cells are large enough for their numbers
 _LONGEST = 7
-_LEAST = (160, 120)  # so that the names of the axes fit
+_LEAST = (160, 150)  # so that the names of the axes fit
 
 
 @dataclass(frozen=True)
