@@ -132,5 +132,5 @@ def told(group: Sequence[Finding], result: AuditResult) -> Told:
         at=view.found_at(first),
         witness=view.witness_facts(first.witness) if first.witness else "",
         stops=tuple(Stop(tuple(steps), at, at is not None and at == first.excerpt) for at, steps in alike),
-        inputs=next((inputs_of(w) for w in result.witnesses if w.id in first.reproduce), None),
+        inputs=inputs_of(first, result.witnesses),
     )

@@ -1,54 +1,55 @@
 """The two inputs of a witness side by side."""
 
-import base64
-import binascii
-import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leakcheck.findings import Array, Witness
+from leakcheck.findings import Finding, Witness
+from leakcheck.report.inputs import shown_by, values
 from leakcheck.report.words import number
 
-_CODES = {"int64": "q", "int32": "i", "float32": "f", "float64": "d"}
-_WIDEST = 256  # a longer row is no picture any more; the witness's own file has it
+_LONGEST = 256  # of more positions there is no picture
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the tokens, before or after the change, or what multiplies its embeddings; `differs` by position."""
+
+    name: str
+    cells: tuple[str, ...]
+    differs: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """For each position what is read, first and then; `scale` is empty where nothing is scaled.
+    """What the two inputs are in words, and position by position where they are short enough.
 
-    `differs` marks the positions at which the two differ, `position` is the one whose output moves, by `delta`.
+    `moves` has, position by position, by how much the output moves there.
     """
 
-    tokens: tuple[str, ...]
-    changed: tuple[str, ...]
-    scale: tuple[str, ...]
-    differs: tuple[bool, ...]
-    position: int
-    delta: str
+    said: str
+    lines: tuple[Line, ...]
+    moves: tuple[str, ...]
 
 
-def inputs_of(witness: Witness) -> Inputs | None:
-    """`None` where an array cannot be shown: an unknown type, no such row, too long."""
-    tokens, changed, scale = (_row(array, witness.row) for array in (witness.tokens, witness.changed, witness.scale))
-    if tokens is None or changed is None or scale is None or not len(tokens) == len(changed) == len(scale) <= _WIDEST:
+def inputs_of(finding: Finding, witnesses: Sequence[Witness]) -> Inputs | None:
+    id = (finding.witness or {}).get("id")
+    witness = next((w for w in witnesses if w.id == id), None)
+    if witness is None:
         return None
-    return Inputs(
-        tokens=tuple(map(str, tokens)),
-        changed=tuple(map(str, changed)),
-        scale=tuple(map(number, scale)) if any(factor != 1 for factor in scale) else (),
-        differs=tuple(a != b or factor != 1 for a, b, factor in zip(tokens, changed, scale, strict=True)),
-        position=witness.position,
-        delta=number(float.fromhex(witness.delta)),
-    )
-
-
-def _row(array: Array, row: int) -> tuple | None:
-    code = _CODES.get(array.dtype)
-    if code is None or len(array.shape) != 2 or not 0 <= row < array.shape[0]:
-        return None
-    length = array.shape[1]
-    try:
-        data = base64.b64decode(array.data, validate=True)
-        return struct.unpack_from(f"<{length}{code}", data, row * length * struct.calcsize(code))
-    except (binascii.Error, struct.error):
-        return None
+    tokens, changed, scale = (values(array) for array in (witness.tokens, witness.changed, witness.scale))
+    rows, seq = tokens.shape
+    if seq > _LONGEST:
+        return Inputs(shown_by(witness), (), ())
+    differs = (tokens != changed) | (scale != 1)
+    lines = []
+    for row in range(rows):
+        of = f", row {row}" if rows > 1 else ""
+        if row == witness.row or differs[row].any():
+            marks = tuple(differs[row].tolist())
+            lines.append(Line(f"one input{of}", tuple(map(str, tokens[row])), marks))
+        if differs[row].any():
+            lines.append(Line(f"the other{of}", tuple(map(str, changed[row])), marks))
+        if (scale[row] != 1).any():
+            lines.append(Line(f"embedding times{of}", tuple(f"{factor:g}" for factor in scale[row]), marks))
+    moves = (f"moves {number(witness.delta)}" if at == witness.position else "" for at in range(seq))
+    return Inputs(shown_by(witness), tuple(lines), tuple(moves))
