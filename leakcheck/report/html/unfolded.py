@@ -6,6 +6,7 @@ Configurations that measured the same share a row, and so do neighbouring layers
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 
 from leakcheck.findings import Checkpoint
@@ -34,25 +35,29 @@ class Stage:
 
 
 def unfold(checkpoints: Sequence[Checkpoint]) -> dict[int, Stage]:
-    paths, configurations = paths_of(checkpoints), configurations_of(checkpoints)
+    paths, every = paths_of(checkpoints), configurations_of(checkpoints)
     found: dict[int, dict[int | None, dict[str, dict[str, list[Checkpoint]]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     )
     for c in checkpoints:
         found[c.stage][c.layer][c.configuration][c.path].append(c)
+
+    @cache
+    def named(ids: tuple[str, ...]) -> str:
+        return f"all {len(every)} configurations" if len(ids) == len(every) > 1 else among(ids, every)
+
     stages = {}
     for stage, by_layer in found.items():
-        layers = sorted(by_layer, key=lambda layer: (layer is not None, layer))
+        layers = sorted(by_layer, key=lambda layer: -1 if layer is None else layer)
         same = [(layer, _same(by_layer[layer], paths)) for layer in layers]
         rows = []
         for groups, alike in groupby(same, key=lambda entry: entry[1]):
-            indices = [layer for layer, _ in alike if layer is not None]
-            rows += [_row(span(indices), key, ids, configurations, paths) for key, ids in groups.items()]
+            where = span(layer for layer, _ in alike if layer is not None)
+            rows += [_row(where, named(tuple(ids)), key, paths) for key, ids in groups.items()]
         there = {id for by_configuration in by_layer.values() for id in by_configuration}
-        extent = counted(len(there), "configuration")
-        if layers != [None]:
-            extent = f"{counted(len([layer for layer in layers if layer is not None]), 'layer')}, {extent}"
-        stages[stage] = Stage(extent, tuple(rows))
+        count = len(set(layers) - {None})
+        extent = f"{counted(count, 'layer')}, " if count else ""
+        stages[stage] = Stage(extent + counted(len(there), "configuration"), tuple(rows))
     return stages
 
 
@@ -72,7 +77,7 @@ def _measured(found: list[Checkpoint], configuration: str) -> tuple[str, ...]:
     return (*measurement.cells[:3], remark)
 
 
-def _row(layers: str, key: Key, ids: list[str], every: Sequence[str], paths: Sequence[str]) -> Unfolded:
+def _row(layers: str, configurations: str, key: Key, paths: Sequence[str]) -> Unfolded:
     remarks: dict[str, list[str]] = defaultdict(list)
     for path, (*_, remark) in zip(paths, key, strict=True):
         if remark:
@@ -80,7 +85,7 @@ def _row(layers: str, key: Key, ids: list[str], every: Sequence[str], paths: Seq
     several = len(paths) > 1
     return Unfolded(
         layers=layers,
-        configurations=f"all {len(every)} configurations" if len(ids) == len(every) > 1 else among(ids, every),
+        configurations=configurations,
         cells=tuple(cell for *cells, _ in key for cell in (*cells, "")),
         remarks=tuple(f"{', '.join(named)}: {remark}" if several else remark for remark, named in remarks.items()),
     )

@@ -66,11 +66,11 @@ for (const figure of all(".heat")) {
   const show = (row, column) => {
     at = [Math.min(rows - 1, Math.max(0, row)), Math.min(columns - 1, Math.max(0, column))];
     const [x, y] = [left + at[1] * cell[0], top + at[0] * cell[1]];
-    const box = cross.querySelector(".cell");
+    const box = cross.querySelector("rect");
     box.setAttribute("x", x);
     box.setAttribute("y", y);
     const [middle, centre] = [x + cell[0] / 2, y + cell[1] / 2];
-    cross.querySelector(".lines").setAttribute("d", `M${left} ${centre}H${x}M${middle} ${top}V${y}`);
+    cross.querySelector("path").setAttribute("d", `M${left} ${centre}H${x}M${middle} ${top}V${y}`);
     cross.setAttribute("visibility", "visible");
     output.textContent = told[kind](values, ...at);
     output.classList.add("told");
@@ -86,7 +86,7 @@ for (const figure of all(".heat")) {
     svg.setAttribute("width", width * zoom);
     svg.setAttribute("height", height * zoom);
     svg.style.setProperty("--zoom", zoom);
-    if (at) cross.querySelector(".cell").scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (at) cross.querySelector("rect").scrollIntoView({ block: "nearest", inline: "nearest" });
   };
   svg.addEventListener("pointermove", point);
   svg.addEventListener("click", point);
@@ -109,7 +109,7 @@ for (const figure of all(".heat")) {
     if (!moves[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     moves[event.key]();
-    cross.querySelector(".cell").scrollIntoView({ block: "nearest", inline: "nearest" });
+    cross.querySelector("rect").scrollIntoView({ block: "nearest", inline: "nearest" });
   });
   const buttons = figure.querySelector(".zoom");
   buttons.hidden = false;
