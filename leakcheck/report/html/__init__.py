@@ -132,8 +132,8 @@ def _lines(excerpt: Excerpt) -> list[Line]:
     lines = []
     for at, text in enumerate(excerpt.lines, excerpt.first):
         marked = first <= at <= last
-        left = start - 1 if at == first else len(text) - len(text.lstrip())
         right = end - 1 if at == last else len(text)
+        left = min(right, start - 1 if at == first else len(text) - len(text.lstrip()))
         cut = (text[:left], text[left:right], text[right:]) if marked else (text, "", "")
         lines.append(Line(at, marked, *(part.replace("\t", "    ") for part in cut)))
     return lines
