@@ -9,7 +9,7 @@ from leakcheck.findings import Checkpoint, Location, Verdict, worst
 from leakcheck.report.layout import Row, Section, Table
 from leakcheck.report.words import ahead, among, magnitude, number, place, shortened, span, verdict
 
-_GRAVE = (Verdict.LEAK, Verdict.CONTAMINATED, Verdict.SUSPECT)
+GRAVE = (Verdict.LEAK, Verdict.CONTAMINATED, Verdict.SUSPECT)
 _SILENT = (Verdict.NOT_APPLICABLE, Verdict.OPEN)
 
 
@@ -130,7 +130,7 @@ def _details(
     details += [f"{where}: {target}" for target in targets]
     remarks: dict[str, list[str]] = defaultdict(list)
     for path, measurement in measured.items():
-        if measurement.worst.verdict in _GRAVE:
+        if measurement.worst.verdict in GRAVE:
             remarks[_worst_case(measurement.worst)].append(path)
         for remark in measurement.remarks:
             remarks[remark].append(path)
@@ -144,7 +144,12 @@ def _said(location: Location) -> str:
 
 
 def _worst_case(c: Checkpoint) -> str:
-    facts = [c.configuration]
+    return ", ".join(filter(None, (c.configuration, moved(c))))
+
+
+def moved(c: Checkpoint) -> str:
+    """What moved where it moved most, and by what."""
+    facts = []
     if c.worst_case:
         facts.append(f"position {c.worst_case.position} moved by tokens from {c.worst_case.cut} on")
     if c.local_delta is not None:
@@ -152,6 +157,24 @@ def _worst_case(c: Checkpoint) -> str:
     if c.gradient_delta is not None:
         facts.append(f"gradient {number(c.gradient_delta)}")
     return ", ".join(facts)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the data flow: the stages that it stands for, and what was measured there, as in the table's cells."""
+
+    name: str
+    stages: tuple[int, ...]  # or the first and the last of them
+    cells: tuple[str, ...]
+    beside: str = ""  # function or module, where the name does not tell
+
+    @property
+    def state(self) -> str:
+        return " ".join(filter(None, self.cells))
+
+    @property
+    def numbers(self) -> str:
+        return "-".join(str(stage) for stage in self.stages)
 
 
 # The data flow as the trace draws it: what a node is called, and the stages that it stands for.
@@ -167,39 +190,46 @@ _NODES = {
     "merge": ("merge of layer outputs", (13,)),
     "store": ("stored_weights update", (14,)),
 }
-_ON_STANDARD = ("layer", "attention", "parent")
-_ON_RECOMPUTE = ("replay", "precomputed", "remask")
+ON_STANDARD = ("layer", "attention", "parent")
+ON_RECOMPUTE = ("replay", "precomputed", "remask")
 _HALF = 42
 
 
-def data_flow_section(checkpoints: Sequence[Checkpoint]) -> Section | None:
-    """The trace's drawing with what was measured at its nodes; only for a subject that has both paths."""
+def data_flow_nodes(checkpoints: Sequence[Checkpoint]) -> dict[str, Node]:
+    """The nodes of the trace's drawing with what was measured there; none for a subject that lacks one of the paths."""
     if not {"standard", "recompute"} <= set(paths_of(checkpoints)):
-        return None
+        return {}
     configurations = configurations_of(checkpoints)
     nodes = {}
     for key, (name, stages) in _NODES.items():
         found = [c for c in checkpoints if c.stage in stages]
-        if key in _ON_STANDARD:
+        if key in ON_STANDARD:
             found = [c for c in found if c.path == "standard"]
-        state = _state(found, configurations) if found else "not measured"
-        numbers = "-".join(str(stage) for stage in stages)
-        nodes[key] = (f"{numbers:>4}  {name}", f"      {state}")
+        nodes[key] = Node(name, stages, _measured(found, configurations) if found else ("not measured",))
+    return nodes
+
+
+def data_flow_section(checkpoints: Sequence[Checkpoint]) -> Section | None:
+    """The trace's drawing with what was measured at its nodes; only for a subject that has both paths."""
+    drawn = data_flow_nodes(checkpoints)
+    if not drawn:
+        return None
+    nodes = {key: (f"{node.numbers:>4}  {node.name}", f"      {node.state}") for key, node in drawn.items()}
 
     trunk, turn = "      │", "─" * (_HALF - 1)
     lines = ["      input", trunk, *nodes["generation"], trunk, *nodes["branch"]]
     lines += [f"      ├{turn}┐", f"      {'standard':<{_HALF}}recompute"]
-    for left, right in zip(_ON_STANDARD, _ON_RECOMPUTE, strict=True):
+    for left, right in zip(ON_STANDARD, ON_RECOMPUTE, strict=True):
         lines.append(f"{trunk:<{_HALF}}{trunk}")
         lines += [f"{a:<{_HALF}}{b}" for a, b in zip(nodes[left], nodes[right], strict=True)]
     lines += [f"      ├{turn}┘", *nodes["merge"], trunk, *nodes["store"], trunk, "      next layer: from 3-4 on"]
     return Section("Data flow", ("At the worst layer and configuration.",), drawing="\n".join(lines))
 
 
-def _state(checkpoints: Sequence[Checkpoint], configurations: Sequence[str]) -> str:
+def _measured(checkpoints: Sequence[Checkpoint], configurations: Sequence[str]) -> tuple[str, ...]:
     if any(c.output_delta is not None for c in checkpoints):
-        return " ".join(filter(None, measure(checkpoints, configurations).cells))
+        return measure(checkpoints, configurations).cells
     # Control flow: how often its last stage, the branch itself, went either way.
     last = max(c.stage for c in checkpoints)
     ways = {path: [c for c in checkpoints if c.stage == last and c.path == path] for path in paths_of(checkpoints)}
-    return ", ".join(f"{path} {measure(found, configurations).runs}" for path, found in ways.items() if found)
+    return (", ".join(f"{path} {measure(found, configurations).runs}" for path, found in ways.items() if found),)

@@ -337,19 +337,41 @@ def conclusion_section(conclusions: Sequence[Conclusion]) -> Section:
 
 
 def finding_section(findings: Sequence[Finding], configurations: int, witnesses: Sequence[Witness] = ()) -> Section:
-    """Findings that are the same but for the configuration become one, with the first one's witness."""
-    groups: dict[tuple, list[Finding]] = {}
-    for finding in findings:
-        key = (finding.code, finding.verdict, finding.policy, finding.file, finding.line, finding.message)
-        groups.setdefault(key, []).append(finding)
     rows = tuple(
         Row(
             (group[0].code, verdict(group[0].verdict), group[0].message),
             tuple(_finding_details(group, configurations, by_id(witnesses))),
         )
-        for group in groups.values()
+        for group in same_findings(findings)
     )
     return Section("Findings", (), Table(("code", "verdict", "finding"), rows, details_in=2))
+
+
+def same_findings(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings that are the same but for the configuration become one, with the first one's witness."""
+    groups: dict[tuple, list[Finding]] = {}
+    for finding in findings:
+        key = (finding.code, finding.verdict, finding.policy, finding.file, finding.line, finding.message)
+        groups.setdefault(key, []).append(finding)
+    return list(groups.values())
+
+
+def found_under(group: Sequence[Finding], configurations: int) -> str:
+    """The policy, and the configurations in which the finding is the same."""
+    ids = list(dict.fromkeys(finding.configuration for finding in group))
+    if len(ids) == configurations > 1:
+        return f"{group[0].policy}, all {counted(len(ids), 'configuration')}"
+    return f"{group[0].policy}, {counted(len(ids), 'configuration')}: {', '.join(ids)}"
+
+
+def found_at(finding: Finding) -> str:
+    at = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
+    return at + (f" in {finding.module}" if finding.file and finding.module else "")
+
+
+def witness_facts(witness: dict) -> str:
+    facts = ((name, value) for name, value in witness.items() if name != "id")
+    return ", ".join(f"{name} {number(value) if isinstance(value, float) else value}" for name, value in facts)
 
 
 def by_id(witnesses: Sequence[Witness]) -> dict[str, Witness]:
@@ -358,20 +380,14 @@ def by_id(witnesses: Sequence[Witness]) -> dict[str, Witness]:
 
 def _finding_details(group: Sequence[Finding], configurations: int, witnesses: Mapping[str, Witness]) -> list[str]:
     first = group[0]
-    ids = list(dict.fromkeys(finding.configuration for finding in group))
-    if len(ids) == configurations > 1:
-        where = f"{first.policy}, all {counted(len(ids), 'configuration')}"
-    else:
-        where = f"{first.policy}, {counted(len(ids), 'configuration')}: {', '.join(ids)}"
-    return [where, *finding_details(first, witnesses)]
+    return [found_under(group, configurations), *finding_details(first, witnesses)]
 
 
 def finding_details(finding: Finding, witnesses: Mapping[str, Witness]) -> list[str]:
     """All lines about a finding but its message and configuration."""
     details = []
     if finding.file:
-        at = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
-        details.append(f"at: {at}" + (f" in {finding.module}" if finding.module else ""))
+        details.append(f"at: {found_at(finding)}")
     if finding.chain:
         details.append("chain:")
         details.extend(f"-> {step}" for step in finding.chain)
@@ -382,9 +398,7 @@ def shown_again(finding: Finding, witnesses: Mapping[str, Witness]) -> list[str]
     """What was seen, and how to see it again."""
     details = []
     if finding.witness:
-        facts = {name: value for name, value in finding.witness.items() if name != "id"}
-        said = (f"{name} {number(value) if isinstance(value, float) else value}" for name, value in facts.items())
-        details.append("witness: " + ", ".join(said))
+        details.append(f"witness: {witness_facts(finding.witness)}")
         smallest = witnesses.get(finding.witness.get("id", ""))
         if smallest:
             details.append(f"smallest: {shown_by(smallest)}")
