@@ -339,7 +339,8 @@ class Replayed:
     """What became of a witness: whether an output still moves, by how much and where.
 
     `exact` says whether it is the same place and the same delta to the last bit. `changed` are versions that differ
-    from the witness's, `same_weights` says whether the weights are those that it was found with.
+    from the witness's, `same_weights` says whether the weights are those that it was found with, `proven` whether flow
+    proves that nothing of the kind can happen under its configuration.
     """
 
     leaks: bool
@@ -349,6 +350,7 @@ class Replayed:
     channel: int
     exact: bool
     same_weights: bool
+    proven: bool
     changed: tuple[str, ...]
 
 

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leakcheck.auditing.policies import POLICIES
+from leakcheck.auditing.policies.following import follow
+from leakcheck.auditing.proof import Prover
 from leakcheck.auditing.smallest import asked
 from leakcheck.auditing.witnesses import versions, weights_hash
 from leakcheck.checkpoints import plan_for
@@ -24,10 +27,13 @@ from leakcheck.subjects.subject import Subject, unwrapped
 def replay(witness: Witness) -> Replayed:
     """Whether the inputs of a witness still move an output that may not see them, of the model that its SPEC names now.
 
-    Cost: three forwards, in float64.
+    If they do not, flow is asked whether any could: with other weights than the witness's nothing else tells.
+
+    Cost: three forwards in float64; two with labels, where nothing moves.
 
     Raises:
-        UsageError: the model cannot be loaded or does not take the inputs; or it has other weights and is not moved.
+        UsageError: the model cannot be loaded or does not take the inputs; or it has other weights, is not moved, and
+            is not proven either.
         SubjectCrash: its forward raised.
     """
     settings = witness.settings
@@ -61,7 +67,8 @@ def _replayed(witness: Witness, subject: Subject) -> Replayed:
     same_as = None if question.orders else question.same_as
     move = shown(prober, configuration, question.run, same_as, pair, question.blind(pair.differing))
     same_weights = weights_hash(unwrapped(subject.model)) == witness.weights
-    if move is None and not same_weights:
+    proven = move is None and _proven(witness, subject, configuration)
+    if move is None and not same_weights and not proven:
         raise UsageError(
             f"{witness.spec} has other weights than those that the witness was found with, and is not moved by it: "
             "that says nothing of the leak; audit it again"
@@ -76,8 +83,24 @@ def _replayed(witness: Witness, subject: Subject) -> Replayed:
         channel=move.channel if move else witness.channel,
         exact=move is not None and ((move.row, move.position, move.channel), move.delta) == (place, witness.delta),
         same_weights=same_weights,
+        proven=proven,
         changed=tuple(f"{name} {old} is {now[name]}" for name, old in witness.versions.items() if now[name] != old),
     )
+
+
+def _proven(witness: Witness, subject: Subject, configuration: Configuration) -> bool:
+    """Whether flow proves, at the length of an audit, that nothing of the kind can happen under the configuration."""
+    prober = Prober(
+        subject.model,
+        plan_for,
+        seq=subject.seq_len,
+        vocab_size=subject.vocab_size,
+        seed=witness.settings["seed"],
+    )
+    if witness.policy not in POLICIES:
+        return Prover(prober).prove(configuration).holds
+    question = asked(prober, configuration, witness.policy, witness.question)
+    return question is not None and bool(question.orders) and follow(prober, configuration, question).proven
 
 
 def _configuration(witness: Witness) -> Configuration:

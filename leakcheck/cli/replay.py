@@ -34,13 +34,14 @@ def replay(
         at = f"position {found.position} of row {found.row}"
         typer.echo(visible(f"STILL LEAKS: {where}: {at} moves by {number(found.delta)}, which may not ({same})"))
     else:
-        typer.echo(
-            visible(f"FIXED: {where}: position {recorded.position} of row {recorded.row} does not move any more")
-        )
+        beyond = ", and flow proves that no inputs could move it" if found.proven else ""
+        at = f"position {recorded.position} of row {recorded.row}"
+        typer.echo(visible(f"FIXED: {where}: {at} does not move any more{beyond}"))
     if not found.same_weights:
         typer.echo("The weights are not those that it was found with.")
     if found.changed:
         typer.echo(f"Since then: {', '.join(found.changed)}.")
     if not found.leaks:
-        typer.echo(visible(f"That these inputs move nothing is no proof: leakcheck run --model {recorded.spec}"))
+        rest = "The other configurations" if found.proven else "That these inputs move nothing is no proof"
+        typer.echo(visible(f"{rest}: leakcheck run --model {recorded.spec}"))
     raise typer.Exit(ExitCode.LEAK if found.leaks else ExitCode.GATE_HOLDS)

@@ -223,7 +223,13 @@ def test_a_leak_that_is_smaller_now_still_leaks(written) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (("sizes=(7, 6)", "sizes=(7, 5)"), "has other weights"),
+        (
+            (
+                "self.head(self.mix(x) if LEAKY else x)",
+                "self.head(torch.fft.ifft(torch.fft.fft(x, dim=1), dim=1).real)",
+            ),
+            "has other weights",
+        ),
         (("sizes=(7, 6)", "sizes=(3, 6)"), "the witness has token [3-6], the model knows 3"),
         (("def build", "def make"), "nothing in it|no model in it"),
         (("import torch\n", "import torch, missing_package\n"), "missing_package"),
@@ -234,7 +240,9 @@ def test_what_cannot_run_is_no_fix(written, edit: tuple[str, str], message: str)
     witness = witness_of(audit(written(source)))
     fixed = source.replace("LEAKY = True", "LEAKY = False")
     assert edit[0] in fixed
-    edited = written(fixed.replace(*edit), "edited.py")
+    edited = written(
+        fixed.replace(*edit).replace("(7, 6)", "(7, 5)" if "weights" in message else "(7, 6)"), "edited.py"
+    )
     with pytest.raises(UsageError, match=message):
         replay(replace(witness, spec=edited))
 

@@ -27,6 +27,7 @@ def build():
     return Ours()
 """
 FIXED = LEAKY.replace("x.roll(-1, 1)", "x.cumsum(1)")
+UNPROVEN = LEAKY.replace("x.roll(-1, 1)", "torch.fft.ifft(torch.fft.fft(x, dim=1), dim=1).real")
 
 
 @pytest.fixture
@@ -55,9 +56,23 @@ def test_a_witness_is_replayed_until_it_is_fixed(leakcheck, witness: str, tmp_pa
     written(tmp_path, FIXED)
     code, out, err = leakcheck("replay", witness)
     assert (code, err) == (0, "")
-    assert out.startswith("FIXED: subject.py under default/none/eval: position 0 of row 0 does not move any more")
-    assert "no proof: leakcheck run --model subject.py" in out
+    assert out.startswith(
+        "FIXED: subject.py under default/none/eval: position 0 of row 0 does not move any more, and flow proves"
+    )
+    assert "The other configurations: leakcheck run --model subject.py" in out
     assert pytest_says(tmp_path) == 0
+
+
+def test_other_weights_are_a_fix_only_with_a_proof(leakcheck, witness: str, tmp_path: Path) -> None:
+    written(tmp_path, FIXED.replace("nn.Linear(6, 11)", "nn.Linear(6, 9)"))
+    code, out, _ = leakcheck("replay", witness)
+    assert code == 0
+    assert "flow proves that no inputs could move it\nThe weights are not those" in out
+
+    written(tmp_path, UNPROVEN)
+    code, out, _ = leakcheck("replay", witness)
+    assert code == 0
+    assert "does not move any more\nThat these inputs move nothing is no proof" in out
 
 
 def pytest_says(folder: Path) -> int:
@@ -72,7 +87,7 @@ def pytest_says(folder: Path) -> int:
 @pytest.mark.parametrize(
     ("source", "code", "message"),
     [
-        (FIXED.replace("nn.Linear(6, 11)", "nn.Linear(6, 9)"), 2, "has other weights"),
+        (UNPROVEN.replace("nn.Linear(6, 11)", "nn.Linear(6, 9)"), 2, "has other weights"),
         (FIXED.replace("def build", "def _build"), 2, "no model in it"),
         (FIXED.replace("x = self", "raise ValueError('not now'); x = self"), 3, "ValueError: not now"),
         (FIXED.replace("x = self", "import os; os._exit(7); x = self"), 3, "ended its process with exit status 7"),
