@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from leakcheck.auditing.replaying import replay
 from leakcheck.errors import ExitCode
+from leakcheck.report import RENDERERS, view
 from leakcheck.report import json as json_report
-from leakcheck.report import markdown, view
+from leakcheck.report.witness import read
 from leakcheck.subjects.names import BUILTIN
 from tests.cli.command import command
 
@@ -21,7 +23,8 @@ REPORTS = Path(__file__).parent.parent / "reports"
 @pytest.mark.parametrize("name", BUILTIN)
 def test_the_command_finds_what_is_committed(name: str, monkeypatch, capsys, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, _ = command(monkeypatch, capsys, "run", "--model", name, "--report", "a.json", "--report", "a.md")
+    reports = ("--report", "a.json", "--report", "a.md", "--witnesses", "reports/witnesses")
+    code, out, _ = command(monkeypatch, capsys, "run", "--model", name, *reports)
     fresh = (tmp_path / "a.json").read_text()
     assert differences(committed(name), json.loads(fresh)) == []
     assert code == (ExitCode.LEAK if name == "method1_v3_as_published" else ExitCode.GATE_HOLDS)
@@ -104,10 +107,22 @@ def test_the_committed_audit_of_the_published_subject_says_where_it_leaks() -> N
     assert all("attention_mask=None" in step for step in handed_on)
 
 
+@pytest.mark.parametrize("suffix", [".md", ".html", ".svg"])
 @pytest.mark.parametrize("name", BUILTIN)
-def test_the_committed_markdown_renders_the_committed_json(name: str) -> None:
+def test_the_committed_renderings_are_of_the_committed_json(name: str, suffix: str) -> None:
     result = json_report.read((REPORTS / f"{name}.json").read_text())
-    assert markdown.render(result) == (REPORTS / f"{name}.md").read_text()
+    assert RENDERERS[suffix](result) == (REPORTS / f"{name}{suffix}").read_text()
+
+
+def test_the_committed_witnesses_are_of_the_committed_audit() -> None:
+    told = json_report.read((REPORTS / "method1_v3_as_published.json").read_text()).witnesses
+    files = sorted((REPORTS / "witnesses").glob("*.json"))
+    assert {file.stem for file in files} == {witness.id for witness in told} != set()
+    for witness in told:
+        stored = read(REPORTS / "witnesses" / f"{witness.id}.json")
+        assert stored.delta == pytest.approx(witness.delta, rel=1e-5)
+        assert (stored.tokens, stored.changed) == (witness.tokens, witness.changed)
+    assert replay(read(files[0])).leaks
 
 
 def test_a_changed_number_is_noticed() -> None:
@@ -123,14 +138,17 @@ def committed(name: str) -> Any:
 
 
 def differences(old: object, new: object, where: str = "") -> list[str]:
-    """Where two reports differ, the environment left out; floats within what another processor may round."""
+    """Where two reports differ, the environment left out; floats within what another processor may round.
+
+    Of a witness versions and the hash of the weights belong to the environment too.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         if old.keys() != new.keys():
             return [f"{where}keys: {sorted(old)} are {sorted(new)}"]
         return [
             line
             for key in old
-            if key != "environment"
+            if key not in ("environment", "versions") and not (key == "weights" and where.startswith("witnesses"))
             for line in differences(old[key], new[key], f"{where}.{key}".lstrip("."))
         ]
     if isinstance(old, list) and isinstance(new, list):
