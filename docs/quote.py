@@ -13,17 +13,13 @@ import subprocess
 import sys
 import warnings
 from contextlib import redirect_stdout
-from dataclasses import replace
 from json import loads
 from pathlib import Path
-from unittest import mock
-
-from rich.console import Console
 
 from leakcheck.codes import CODES
+from leakcheck.errors import ExitCode
 from leakcheck.findings import AuditResult
-from leakcheck.report import json, print_audit, view
-from leakcheck.report.layout import Section
+from leakcheck.report import json, view
 
 ROOT = Path(__file__).resolve().parents[1]
 _WIDTH = 100
@@ -34,34 +30,17 @@ def report(name: str) -> AuditResult:
     return json.read((ROOT / "reports" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def audit(name: str, *titles: str) -> str:
-    """What the command prints about a built-in subject: its first lines, the sections of these titles, the last line.
+def replayed(name: str) -> str:
+    """What the replay of a built-in subject's first committed witness prints, but for how equal the delta is.
 
-    A title that ends in `*` is abridged: the lines below each row of its table are left out. What is missing is said.
+    To the last bit it is on the processor that the witness was found on.
     """
-    result = report(name)
-    every = view.sections(result)
-    short = [title.removesuffix("*") for title in titles if title.endswith("*")]
-    whole = [title for title in titles if not title.endswith("*")]
-    chosen = [_abridged(s) if s.title in short else s for s in every if s.title in (*short, *whole)]
-    file = io.StringIO()
-    with mock.patch.object(view, "sections", return_value=chosen):
-        print_audit(result, Console(file=file, width=_WIDTH, color_system=None))
-    printed = "\n".join(line.rstrip() for line in file.getvalue().splitlines())
-
-    missing = [f"the lines below each row of {title}" for title in short]
-    missing += [s.title for s in every if s.title not in (*short, *whole)]
-    return (
-        f"```console\n$ leakcheck run --model {name}\n{printed}\n```\n\n"
-        f"Left out here: {', '.join(missing)}.\n"
-        f"All of it: [reports/{name}.md](reports/{name}.md)."
-    )
-
-
-def _abridged(section: Section) -> Section:
-    assert section.table is not None
-    rows = tuple(replace(row, details=()) for row in section.table.rows)
-    return replace(section, table=replace(section.table, rows=rows))
+    finding = next(f for f in report(name).findings if "replay" in f.reproduce)
+    words = shlex.split(finding.reproduce)[1:]
+    done = subprocess.run([sys.executable, "-m", "leakcheck", *words], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert done.returncode == ExitCode.LEAK, done.stderr
+    said = done.stdout.partition(" (")[0]
+    return f"```console\n$ {finding.reproduce}\n{said}\n```"
 
 
 def options() -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leakcheck.cli.progress import Bar
-from leakcheck.errors import ExitCode
+from leakcheck.errors import ExitCode, UsageError
 
 
 def bench(
@@ -23,6 +23,8 @@ def bench(
 
     reports = report or []
     for path in reports:
+        if path.suffix.lower() not in (".json", ".md"):
+            raise UsageError(f"--report {path}: the scoreboard is written as .json or .md")
         check_writable(path)
     from leakcheck.scoreboard import summary
     from leakcheck.scoreboard.board import board
