@@ -38,7 +38,7 @@ def run(
     ] = False,
     report: Annotated[
         list[Path] | None,
-        typer.Option(help="Also write the audit here (.json, .md, .sarif or .xml, which is JUnit); may be repeated."),
+        typer.Option(help="Also write the audit here (.json, .md, .svg, .sarif or .xml: JUnit); may be repeated."),
     ] = None,
     format: Annotated[Format, typer.Option(help="Print tables, or annotations for GitHub.")] = Format.TEXT,
     contract: Annotated[

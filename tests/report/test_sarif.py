@@ -141,6 +141,7 @@ def test_a_consumer_is_shown_rule_file_line_and_flow():
     assert run.tool.driver.rules[result.rule_index].id == result.rule_id == "LC201"
     assert place.artifact_location.uri == "transformers/models/llama/modeling_llama.py"
     assert (place.region.start_line, place.region.start_column, place.region.end_column) == (208, 9, 53)
+    assert run_of(DOCUMENTS["leak"])["columnKind"] == "unicodeCodePoints"
     assert place.region.snippet.text == "attn_weights = attn_weights + attention_mask"
     steps = [step.location for step in result.code_flows[0].thread_flows[0].locations]
     assert [step.physical_location.region.start_line for step in steps] == [157, 208]
