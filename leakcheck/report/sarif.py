@@ -91,13 +91,15 @@ def _run(result: AuditResult) -> Object:
 
 def _rule(code: Code, results: Sequence[Object]) -> Object:
     found = worst(Verdict(entry["properties"]["verdict"]) for entry in results if entry["ruleId"] == code.id)
-    remedy = f"{code.remedy[:1].upper()}{code.remedy[1:]}."
     return {
         "id": code.id,
         "name": _NAMES[code.id],
         "shortDescription": {"text": f"{code.title[:1].upper()}{code.title[1:]}."},
-        "fullDescription": {"text": f"{code.title[:1].upper()}{code.title[1:]}. {remedy}"},
-        "help": {"text": remedy, "markdown": remedy},
+        "fullDescription": {"text": code.description},
+        "help": {
+            "text": f"{code.description} To fix it: {code.remedy}.",
+            "markdown": code.page,
+        },
         "properties": {"problem.severity": _SEVERITIES.get(found, "recommendation")},
     }
 

@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -387,6 +388,8 @@ def test_every_code_is_a_rule_with_a_name_of_its_own():
     assert [rule["id"] for rule in rules] == list(CODES)
     assert len({rule["name"] for rule in rules}) == len(rules)
     assert all(rule["name"].isalnum() for rule in rules)
+    # Formatted text must hold no HTML; braces would be placeholders.
+    assert not any(re.search(r"<[a-z/!]|[{}]", rule["help"]["markdown"]) for rule in rules)
     assert refused(log) == []
 
 
