@@ -63,10 +63,17 @@ def test_columns_only_within_one_line():
     assert properties == {"title": "leakcheck (LC201)", "file": MODELING, "line": "8", "endLine": "9"}
 
 
-def test_a_file_that_is_not_in_the_repository_is_told_in_words():
+def test_what_is_not_in_the_repository_is_told_where_the_way_there_leaves_it():
     ((_, properties, message),) = annotations(DOCUMENTS["leak"])
+    assert (properties["file"], properties["line"], properties["col"]) == (MODELING, "157", "9")
+    assert "modeling_llama.py:208; the way there passes this line." in message
+
+
+def test_what_is_nowhere_in_the_repository_is_told_in_words():
+    finding = replace(future_finding("sdpa/none/eval"), steps=())
+    ((_, properties, message),) = annotations(replace(DOCUMENTS["leak"], findings=(finding,)))
     assert properties == {"title": "leakcheck (LC201)"}
-    assert "site-packages/transformers/models/llama/modeling_llama.py:208" in message
+    assert "site-packages/transformers/models/llama/modeling_llama.py:208." in message
 
 
 @pytest.mark.parametrize("text", ["100%, a: b", "%0A::error::", "a\r\nb", "::warning::x", "%250A"])
