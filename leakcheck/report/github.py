@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from leakcheck.codes import CODES
-from leakcheck.findings import AuditResult, Excerpt, Verdict
+from leakcheck.findings import AuditResult, Excerpt, Finding, Verdict
 from leakcheck.report import view
 from leakcheck.report.groups import Group, grouped
 from leakcheck.report.places import Base, place_of
@@ -29,11 +29,11 @@ def render(result: AuditResult) -> str:
 
 
 def _annotation(kind: str, group: Group) -> str:
-    """At the finding's line, or, if that is not in the repository, at the last line of the way there that is."""
+    """At the finding's line, or, if that is not in the repository, at the last line before it that is."""
     first = group.first
     properties = {"title": f"leakcheck ({first.code})"}
     said = [first.message or CODES[first.code].title, f"Policy {first.policy}, under {group.under}."]
-    passing = next((step.excerpt for step in reversed(first.steps) if step.excerpt and _ours(step.excerpt.file)), None)
+    passing = _passing(first)
     if _ours(first.file):
         properties |= {"file": place_of(first.file)[1], **_region(first.line, first.excerpt)}
     elif passing:
@@ -44,6 +44,17 @@ def _annotation(kind: str, group: Group) -> str:
     if first.reproduce:
         said.append(f"See it again: {first.reproduce}")
     return _command(kind, properties, *said)
+
+
+def _passing(finding: Finding) -> Excerpt | None:
+    """The last line of the repository on the way to where the finding is."""
+    passing = None
+    for excerpt in (step.excerpt for step in finding.steps if step.excerpt):
+        if _ours(excerpt.file):
+            passing = excerpt
+        elif (excerpt.file, excerpt.region[0]) == (finding.file, finding.line):
+            break
+    return passing
 
 
 def _ours(file: str) -> bool:

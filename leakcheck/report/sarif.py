@@ -197,7 +197,7 @@ def _notification(level: str, code: str, text: str, locations: Sequence[Object] 
 
 
 def _flow(steps: Sequence[Step]) -> list[Object]:
-    """The steps at their places. One whose line is not known is told, as such, at the step before; the first ones are
+    """The steps at their places. One without a line is told, as such, at the step before; the first ones are
     told together with the step after. Without any place there is no flow."""
     located: list[tuple[str, Object, list[Object]]] = []
     waiting = ""
@@ -205,7 +205,7 @@ def _flow(steps: Sequence[Step]) -> list[Object]:
         text = f"{waiting}{step.text} in {step.module}" if step.module else f"{waiting}{step.text}"
         if step.excerpt or located:
             at = _at(step.excerpt) if step.excerpt else located[-1][1]
-            located.append((text if step.excerpt else f"{text} (line not known)", at, _module(step.module)))
+            located.append((text if step.excerpt else f"{text} (no line of its own)", at, _module(step.module)))
         waiting = "" if located else f"{text}; then "
     if len(located) > _MOST_STEPS:
         half, left_out = _MOST_STEPS // 2, len(located) - _MOST_STEPS + 1

@@ -263,7 +263,7 @@ def test_every_step_is_told_at_a_place_that_is_true():
     )
     assert flow_of(*steps) == [
         ("read; then mixed in model", 3),
-        ("in the kernel (line not known)", 3),
+        ("in the kernel (no line of its own)", 3),
         ("added in model", 9),
     ]
 
