@@ -131,7 +131,7 @@ def _of_group(group: Group, result: AuditResult) -> Object:
 
 def _of_policies(result: AuditResult, *, successful: bool) -> list[Object]:
     """What is proven, unless the run failed; and what was left open without a finding that says where."""
-    told = {(f.policy, f.verdict) for f in result.findings}
+    told = {(f.policy, f.verdict) for f in result.findings if f.verdict is not Verdict.PROVEN}
     found = []
     for policy, verdicts in by_policy(result.configurations).items():
         of = worst(each for _, each in verdicts)

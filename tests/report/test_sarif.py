@@ -12,7 +12,7 @@ from leakcheck.codes import CODES
 from leakcheck.findings import Excerpt, Step, Verdict
 from leakcheck.report import sarif
 
-from .documents import DOCUMENTS, MODELING, configuration, end_of_proof, excerpt, future_finding
+from .documents import DOCUMENTS, MODELING, configuration, end_of_proof, excerpt, future_finding, large
 
 # The schema of the OASIS standard SARIF 2.1.0, as SchemaStore publishes it and the npm package @microsoft/jest-sarif
 # 1.0.0-beta.0 (MIT) ships it. Copyright OASIS Open; it may be copied with this notice:
@@ -87,6 +87,12 @@ def test_is_what_the_schema_asks_for(document):
 
 def test_github_takes_it(document):
     assert refused(log_of(document)) == []
+
+
+def test_the_largest_report_is_no_exception():
+    log = log_of(large())
+    assert VALIDATOR.is_valid(log)
+    assert refused(log) == []
 
 
 @pytest.mark.parametrize(
@@ -317,6 +323,12 @@ def test_a_pass_is_only_what_is_proven_everywhere():
     for verdict, kind in ((Verdict.OPEN, "open"), (Verdict.SUSPECT, "open"), (Verdict.LEAK, "fail")):
         mixed = replace(first, verdict=verdict, policies={"causal": verdict})
         assert kinds(replace(clean, verdict=verdict, configurations=(mixed, *others))) == [kind]
+
+
+def test_a_finding_beside_a_proof_does_not_hide_it():
+    gradient = replace(end_of_proof("LC103", 3, "a gradient"), verdict=Verdict.PROVEN)
+    results = results_of(replace(DOCUMENTS["clean"], findings=(gradient,)))
+    assert [(r["ruleId"], r["kind"]) for r in results] == [("LC103", "pass"), ("LC101", "pass")]
 
 
 def test_a_configuration_to_which_the_policy_does_not_apply_takes_nothing_away():
