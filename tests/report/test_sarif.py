@@ -15,8 +15,8 @@ from leakcheck.report import sarif
 from .documents import DOCUMENTS, MODELING, configuration, end_of_proof, excerpt, future_finding, large
 
 # The schema of the OASIS standard SARIF 2.1.0, as SchemaStore publishes it and the npm package @microsoft/jest-sarif
-# 1.0.0-beta.0 (MIT) ships it. Copyright OASIS Open; it may be copied with this notice:
-# https://docs.oasis-open.org/sarif/sarif/v2.1.0/
+# 1.0.0-beta.0 (MIT) ships it. Copyright (c) OASIS Open 2020. All Rights Reserved. It may be copied with this
+# notice: https://docs.oasis-open.org/sarif/sarif/v2.1.0/
 VALIDATOR = Draft4Validator(
     json.loads((Path(__file__).parent / "sarif-schema-2.1.0.json").read_text()), format_checker=FormatChecker()
 )
