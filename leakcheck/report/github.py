@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from leakcheck.codes import CODES
-from leakcheck.findings import AuditResult, Verdict
+from leakcheck.findings import AuditResult, Excerpt, Finding, Verdict
 from leakcheck.report import view
 from leakcheck.report.groups import Group, grouped
 from leakcheck.report.places import Base, place_of
@@ -29,12 +29,16 @@ def render(result: AuditResult) -> str:
 
 
 def _annotation(kind: str, group: Group) -> str:
+    """At the finding's line, or, if that is not in the repository, at the last line before it that is."""
     first = group.first
     properties = {"title": f"leakcheck ({first.code})"}
     said = [first.message or CODES[first.code].title, f"Policy {first.policy}, under {group.under}."]
-    base, path = place_of(first.file)
-    if first.file and base is Base.REPOSITORY:
-        properties |= {"file": path, **_region(group)}
+    passing = _passing(first)
+    if _ours(first.file):
+        properties |= {"file": place_of(first.file)[1], **_region(first.line, first.excerpt)}
+    elif passing:
+        properties |= {"file": place_of(passing.file)[1], **_region(passing.region[0], passing)}
+        said.append(f"At {_place(group)}; the way there passes this line.")
     elif first.file:
         said.append(f"At {_place(group)}.")
     if first.reproduce:
@@ -42,14 +46,28 @@ def _annotation(kind: str, group: Group) -> str:
     return _command(kind, properties, *said)
 
 
-def _region(group: Group) -> dict[str, str]:
+def _passing(finding: Finding) -> Excerpt | None:
+    """The last line of the repository on the way to where the finding is."""
+    passing = None
+    for excerpt in (step.excerpt for step in finding.steps if step.excerpt):
+        if _ours(excerpt.file):
+            passing = excerpt
+        elif (excerpt.file, excerpt.region[0]) == (finding.file, finding.line):
+            break
+    return passing
+
+
+def _ours(file: str) -> bool:
+    return bool(file) and place_of(file)[0] is Base.REPOSITORY
+
+
+def _region(line: int | None, excerpt: Excerpt | None) -> dict[str, str]:
     """Columns only within one line: GitHub takes no others."""
-    first = group.first
-    if first.line is None:
+    if line is None:
         return {}
-    if first.excerpt is None:
-        return {"line": f"{first.line}", "endLine": f"{first.line}"}
-    line, column, last, end = first.excerpt.region
+    if excerpt is None:
+        return {"line": f"{line}", "endLine": f"{line}"}
+    line, column, last, end = excerpt.region
     columns = {"col": f"{column}", "endColumn": f"{end}"} if line == last and end > column else {}
     return {"line": f"{line}", "endLine": f"{last}", **columns}
 

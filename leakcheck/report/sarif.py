@@ -91,13 +91,15 @@ def _run(result: AuditResult) -> Object:
 
 def _rule(code: Code, results: Sequence[Object]) -> Object:
     found = worst(Verdict(entry["properties"]["verdict"]) for entry in results if entry["ruleId"] == code.id)
-    remedy = f"{code.remedy[:1].upper()}{code.remedy[1:]}."
     return {
         "id": code.id,
         "name": _NAMES[code.id],
         "shortDescription": {"text": f"{code.title[:1].upper()}{code.title[1:]}."},
-        "fullDescription": {"text": f"{code.title[:1].upper()}{code.title[1:]}. {remedy}"},
-        "help": {"text": remedy, "markdown": remedy},
+        "fullDescription": {"text": code.description},
+        "help": {
+            "text": f"{code.description} To fix it: {code.remedy}.",
+            "markdown": code.page,
+        },
         "properties": {"problem.severity": _SEVERITIES.get(found, "recommendation")},
     }
 
@@ -129,7 +131,7 @@ def _of_group(group: Group, result: AuditResult) -> Object:
 
 def _of_policies(result: AuditResult, *, successful: bool) -> list[Object]:
     """What is proven, unless the run failed; and what was left open without a finding that says where."""
-    told = {(f.policy, f.verdict) for f in result.findings}
+    told = {(f.policy, f.verdict) for f in result.findings if f.verdict is not Verdict.PROVEN}
     found = []
     for policy, verdicts in by_policy(result.configurations).items():
         of = worst(each for _, each in verdicts)
@@ -195,7 +197,7 @@ def _notification(level: str, code: str, text: str, locations: Sequence[Object] 
 
 
 def _flow(steps: Sequence[Step]) -> list[Object]:
-    """The steps at their places. One whose line is not known is told, as such, at the step before; the first ones are
+    """The steps at their places. One without a line is told, as such, at the step before; the first ones are
     told together with the step after. Without any place there is no flow."""
     located: list[tuple[str, Object, list[Object]]] = []
     waiting = ""
@@ -203,7 +205,7 @@ def _flow(steps: Sequence[Step]) -> list[Object]:
         text = f"{waiting}{step.text} in {step.module}" if step.module else f"{waiting}{step.text}"
         if step.excerpt or located:
             at = _at(step.excerpt) if step.excerpt else located[-1][1]
-            located.append((text if step.excerpt else f"{text} (line not known)", at, _module(step.module)))
+            located.append((text if step.excerpt else f"{text} (no line of its own)", at, _module(step.module)))
         waiting = "" if located else f"{text}; then "
     if len(located) > _MOST_STEPS:
         half, left_out = _MOST_STEPS // 2, len(located) - _MOST_STEPS + 1

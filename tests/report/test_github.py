@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from leakcheck.findings import Excerpt, Verdict
+from leakcheck.findings import Excerpt, Step, Verdict
 from leakcheck.report import github
 
 from .documents import DOCUMENTS, MODELING, end_of_proof, excerpt, future_finding
@@ -63,10 +63,24 @@ def test_columns_only_within_one_line():
     assert properties == {"title": "leakcheck (LC201)", "file": MODELING, "line": "8", "endLine": "9"}
 
 
-def test_a_file_that_is_not_in_the_repository_is_told_in_words():
-    ((_, properties, message),) = annotations(DOCUMENTS["leak"])
-    assert properties == {"title": "leakcheck (LC201)"}
-    assert "site-packages/transformers/models/llama/modeling_llama.py:208" in message
+def test_what_is_not_in_the_repository_is_told_where_the_way_there_leaves_it():
+    leak = future_finding("sdpa/none/eval")
+    on = Step("goes on", "", excerpt(MODELING, 300, "before", "after the leak", "after"))
+    ((_, properties, message),) = annotations(
+        replace(DOCUMENTS["leak"], findings=(replace(leak, steps=(*leak.steps, on)),))
+    )
+    assert (properties["file"], properties["line"], properties["col"]) == (MODELING, "157", "9")
+    assert "modeling_llama.py:208; the way there passes this line." in message
+
+
+def test_what_is_nowhere_in_the_repository_is_told_in_words():
+    leak = future_finding("sdpa/none/eval")
+    after = Step("goes on", "", excerpt(MODELING, 300, "before", "after the leak", "after"))
+    for steps in ((), (leak.steps[-1], after)):
+        document = replace(DOCUMENTS["leak"], findings=(replace(leak, steps=steps),))
+        ((_, properties, message),) = annotations(document)
+        assert properties == {"title": "leakcheck (LC201)"}
+        assert "site-packages/transformers/models/llama/modeling_llama.py:208." in message
 
 
 @pytest.mark.parametrize("text", ["100%, a: b", "%0A::error::", "a\r\nb", "::warning::x", "%250A"])
