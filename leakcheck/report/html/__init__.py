@@ -128,12 +128,17 @@ class Line:
 
 
 def _lines(excerpt: Excerpt) -> list[Line]:
+    """Without the indentation that all lines share."""
     first, start, last, end = excerpt.region
+    indents = [text[: len(text) - len(text.lstrip())] for text in excerpt.lines if text.strip()]
+    least = min(indents, key=len, default="")
+    shared = len(least) if all(indent.startswith(least) for indent in indents) else 0  # or tabs and spaces mixed
     lines = []
-    for at, text in enumerate(excerpt.lines, excerpt.first):
+    for at, whole in enumerate(excerpt.lines, excerpt.first):
+        text = whole[shared:]
+        right = max(0, end - 1 - shared) if at == last else len(text)
+        left = min(right, max(0, start - 1 - shared) if at == first else len(text) - len(text.lstrip()))
         marked = first <= at <= last
-        right = end - 1 if at == last else len(text)
-        left = min(right, start - 1 if at == first else len(text) - len(text.lstrip()))
         cut = (text[:left], text[left:right], text[right:]) if marked else (text, "", "")
         lines.append(Line(at, marked, *(part.replace("\t", "    ") for part in cut)))
     return lines
