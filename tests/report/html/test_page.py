@@ -126,6 +126,14 @@ def test_names_are_shown_as_they_are():
     assert "alert" not in "".join(script.text() for script in page.find("script") if not script.attributes)
 
 
+def test_code_in_a_sentence_is_code_and_a_name_keeps_its_case():
+    text = "{{ text|capitalised|prose }}"
+    shown = _environment().from_string(text).render
+    assert shown(text="the mask `a<b` is `None`") == "The mask <code>a&lt;b</code> is <code>None</code>"
+    assert shown(text="aten::add: mixes") == "aten::add: mixes"
+    assert shown(text="batch, 2") == "Batch, 2"
+
+
 def test_nobody_is_told_to_be_safe(document):
     assert not re.search(r"\bsafe\b", "\n".join(read(render(document)).lines()), re.IGNORECASE)
 
