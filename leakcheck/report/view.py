@@ -340,7 +340,7 @@ def finding_section(findings: Sequence[Finding], configurations: int, witnesses:
     rows = tuple(
         Row(
             (group[0].code, verdict(group[0].verdict), group[0].message),
-            tuple(_finding_details(group, configurations, by_id(witnesses))),
+            (found_under(group, configurations), *finding_details(group[0], by_id(witnesses))),
         )
         for group in same_findings(findings)
     )
@@ -365,8 +365,11 @@ def found_under(group: Sequence[Finding], configurations: int) -> str:
 
 
 def found_at(finding: Finding) -> str:
+    """File, line and module; empty where no file is known."""
+    if not finding.file:
+        return ""
     at = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
-    return at + (f" in {finding.module}" if finding.file and finding.module else "")
+    return at + (f" in {finding.module}" if finding.module else "")
 
 
 def witness_facts(witness: dict) -> str:
@@ -376,11 +379,6 @@ def witness_facts(witness: dict) -> str:
 
 def by_id(witnesses: Sequence[Witness]) -> dict[str, Witness]:
     return {witness.id: witness for witness in witnesses}
-
-
-def _finding_details(group: Sequence[Finding], configurations: int, witnesses: Mapping[str, Witness]) -> list[str]:
-    first = group[0]
-    return [found_under(group, configurations), *finding_details(first, witnesses)]
 
 
 def finding_details(finding: Finding, witnesses: Mapping[str, Witness]) -> list[str]:

@@ -82,10 +82,11 @@ def _environment() -> Environment:
         ahead=ahead,
         badge=_badge,
         breakable=_breakable,
-        capitalised=lambda text: text[:1].upper() + text[1:],
+        capitalised=_capitalised,
         groups=lambda rows: [(group, list(members)) for group, members in groupby(rows, key=lambda row: row.group)],
         lines=_lines,
         number=number,
+        prose=_prose,
         verdict=verdict,
     )
     environment.globals["kinds"] = _KINDS
@@ -105,6 +106,16 @@ def _breakable(text: object) -> Markup:
     """A name too long for a line goes on in the next where a part of it ends."""
     escaped = str(escape(_shown(text)))
     return Markup(re.sub(r"\S{25,}", lambda name: re.sub(r"(?<=\w)([._/])(?=\w)", r"\1<wbr>", name[0]), escaped))
+
+
+def _prose(text: object) -> Markup:
+    """What stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(_breakable(text))))
+
+
+def _capitalised(text: str) -> str:
+    """As the beginning of a sentence, unless it begins with a name."""
+    return text[:1].upper() + text[1:] if text.partition(" ")[0].strip(",:;").isalpha() else text
 
 
 def _badge(text: str) -> Markup:
@@ -128,12 +139,17 @@ class Line:
 
 
 def _lines(excerpt: Excerpt) -> list[Line]:
+    """Without the indentation that all lines share."""
     first, start, last, end = excerpt.region
+    indents = [text[: len(text) - len(text.lstrip())] for text in excerpt.lines if text.strip()]
+    least = min(indents, key=len, default="")
+    shared = len(least) if all(indent.startswith(least) for indent in indents) else 0  # or tabs and spaces mixed
     lines = []
-    for at, text in enumerate(excerpt.lines, excerpt.first):
+    for at, whole in enumerate(excerpt.lines, excerpt.first):
+        text = whole[shared:]
+        right = max(0, end - 1 - shared) if at == last else len(text)
+        left = min(right, max(0, start - 1 - shared) if at == first else len(text) - len(text.lstrip()))
         marked = first <= at <= last
-        right = end - 1 if at == last else len(text)
-        left = min(right, start - 1 if at == first else len(text) - len(text.lstrip()))
         cut = (text[:left], text[left:right], text[right:]) if marked else (text, "", "")
         lines.append(Line(at, marked, *(part.replace("\t", "    ") for part in cut)))
     return lines

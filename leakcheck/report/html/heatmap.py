@@ -9,7 +9,7 @@ from leakcheck.config import Contract, parse_contract
 from leakcheck.errors import UsageError
 from leakcheck.findings import DeltaMatrix, HorizonMap, HorizonRow
 from leakcheck.report.html.png import Colour, data_uri
-from leakcheck.report.words import ahead, number
+from leakcheck.report.words import ahead, number, visible
 
 _LEVELS = 12
 _DECADES = 9  # what is smaller than the largest value by more is drawn alike
@@ -24,6 +24,7 @@ PALETTE: list[Colour] = [
     (*_GREY, 60),
 ]
 NOTHING, FORBIDDEN, ALLOWED, NONE_AHEAD, UNKNOWN = 0, 1, 1 + _LEVELS, 1 + 2 * _LEVELS, 2 + 2 * _LEVELS
+_NAMES = ["nothing", *_LEVELS * ["forbidden"], *_LEVELS * ["allowed"], "none ahead", "unknown"]
 
 _INKED = 16  # up to so many columns the cells are large enough for their numbers
 _LONGEST = 7  # of the numbers in cells
@@ -35,8 +36,9 @@ class Heatmap:
     """A picture of one pixel for each cell, which the page scales up to cells of `cell` pixels; `left` is for labels.
 
     `outlined` and `hatched` are SVG paths in units of cells: what may not be seen, what is unknown. `borders` are rows
-    with a line above. `inked` are numbers in cells: row, column, text. `ends` are the smallest and the largest value
-    that colour tells. `values` is JSON for the script: the exact values, and what their rows are called.
+    with a line above. `inked` are numbers in cells: row, column, text. `colours` are those that occur, `ends` the
+    smallest and the largest value that they tell. `values` is JSON for the script: the exact values, and what their
+    rows are called.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Heatmap:
     row_ticks: tuple[tuple[int, str], ...]
     column_ticks: tuple[int, ...]
     inked: tuple[tuple[int, int, str], ...]
+    colours: frozenset[str]
     ends: tuple[str, str]
     values: str
 
@@ -86,8 +89,8 @@ def horizon_heatmap(map: HorizonMap) -> Heatmap:
 
 def _label(row: HorizonRow) -> str:
     if row.layer is None:
-        return row.path or "outputs"
-    return f"{row.path} L{row.layer}".strip()
+        return visible(row.path) or "outputs"
+    return visible(f"{row.path} L{row.layer}".strip())
 
 
 def delta_heatmap(matrix: DeltaMatrix, contract: str) -> Heatmap:
@@ -180,6 +183,7 @@ def _heatmap(
         row_ticks=tuple((at, _cropped(labels[at])) for at in range(0, rows, _apart(14 / height))),
         column_ticks=tuple(range(0, columns, _apart(26 / width))),
         inked=tuple(inked),
+        colours=frozenset(_NAMES[index] for row in pixels for index in row),
         ends=ends,
         values=json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     )

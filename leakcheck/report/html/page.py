@@ -112,6 +112,7 @@ class Told:
     finding: Finding
     title: str
     remedy: str
+    meaning: str
     under: str
     at: str
     witness: str
@@ -128,6 +129,7 @@ def told(group: Sequence[Finding], result: AuditResult) -> Told:
         finding=first,
         title=code.title if code else "",
         remedy=code.remedy if code else "",
+        meaning=code.description if code else "",
         under=view.found_under(group, len(result.configurations)),
         at=view.found_at(first),
         witness=view.witness_facts(first.witness) if first.witness else "",

@@ -35,7 +35,7 @@ def test_each_step_has_its_source_and_the_marked_line_is_marked():
     stops = finding.find("ol", kind="way")[0].find("li")
     assert [len(stop.find("mark")) for stop in stops] == [0, 1, 1]
     marked = stops[2].find("tr", kind="marked")
-    assert [row.text() for row in marked] == ["▶208        attn_weights = attn_weights + attention_mask"]
+    assert [row.text() for row in marked] == ["▶208    attn_weights = attn_weights + attention_mask"]
     assert stops[2].find("mark")[0].text() == "attn_weights = attn_weights + attention_mask"
     assert [stop.attributes.get("class") for stop in stops] == [None, None, "here"]
 
@@ -75,11 +75,20 @@ def test_what_is_marked_may_span_lines():
     ]
 
 
-def test_no_part_of_a_line_is_shown_twice():
-    (line,) = _lines(Excerpt("a.py", (1, 1, 1, 2), 1, ("\t\tx",)))
-    assert line.before + line.region + line.after == 8 * " " + "x"
-    (line,) = _lines(Excerpt("a.py", (0, 1, 1, 1), 1, ("    x",)))
-    assert line.before + line.region + line.after == "    x"
+def test_the_indentation_that_all_lines_share_is_left_out():
+    lines = _lines(Excerpt("a.py", (2, 11, 2, 12), 1, ("    if a:", "        x = y", "", "    z")))
+    assert [(line.before, line.region, line.after) for line in lines] == [
+        ("if a:", "", ""),
+        ("    x ", "=", " y"),
+        ("", "", ""),
+        ("z", "", ""),
+    ]
+
+
+@pytest.mark.parametrize("region", [(1, 1, 1, 2), (0, 1, 1, 1), (1, 9, 1, 3), (1, 1, 1, 99), (1, 50, 1, 99)])
+def test_no_part_of_a_line_is_lost_or_shown_twice(region):
+    line = _lines(Excerpt("a.py", region, 1, ("\t\tx = y", "\ty")))[0]
+    assert line.before + line.region + line.after == "    x = y"
 
 
 def test_the_inputs_of_the_witness_side_by_side():

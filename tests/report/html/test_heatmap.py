@@ -60,6 +60,13 @@ def test_a_leak_is_red_and_what_may_be_seen_is_not():
     assert kinds(pixels(leak.picture)) == ["p.f", "pp.", "ppp"]
 
 
+def test_the_legend_has_the_colours_that_occur():
+    assert delta_heatmap(deltas(3, leaks=False), "causal").colours == {"allowed", "nothing"}
+    assert delta_heatmap(deltas(3, leaks=True), "causal").colours == {"allowed", "forbidden"}
+    assert horizon_heatmap(horizons(3, 1, 0)).colours == {"none ahead"}
+    assert horizon_heatmap(HorizonMap("a", (HorizonRow("", None, (None, 3)),))).colours == {"unknown", "forbidden"}
+
+
 def test_above_the_diagonal_is_outlined():
     assert delta_heatmap(deltas(3, leaks=False), "causal").outlined == "M3 0H1V1H2V2H3Z"
 
@@ -141,8 +148,10 @@ def test_numbers_stand_in_cells_that_have_room_for_them():
     assert large.inked == ((0, 1, "+1"),)
 
 
-def test_names_end_no_script():
-    assert "<" not in horizon_heatmap(DOCUMENTS["hostile"].horizon_map).values
+def test_names_end_no_script_and_turn_no_text_round():
+    values = horizon_heatmap(DOCUMENTS["hostile"].horizon_map).values
+    assert "<" not in values
+    assert all(c.isprintable() for name in json.loads(values)["rows"] for c in name)
 
 
 def luminance(colour) -> float:

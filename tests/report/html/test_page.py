@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 from jinja2 import UndefinedError
 
+from leakcheck.codes import CODES
 from leakcheck.findings import Verdict
 from leakcheck.report.html import _environment, render
 from leakcheck.report.json import read as read_json
@@ -38,7 +39,10 @@ def titles(document) -> list[str]:
 
 
 def test_reads_like_this(document, snapshot_of):
-    assert "\n".join(read(render(document)).lines()) + "\n" == snapshot_of("txt")
+    text = "\n".join(read(render(document)).lines()) + "\n"
+    for code in CODES.values():
+        text = text.replace(" ".join(code.description.split()), f"({code.id} explained)")
+    assert text == snapshot_of("txt")
 
 
 def test_the_verdict_comes_first(document):
@@ -120,6 +124,14 @@ def test_names_are_shown_as_they_are():
     )
     assert {script.attributes.get("type") for script in page.find("script")} == {"application/json", None}
     assert "alert" not in "".join(script.text() for script in page.find("script") if not script.attributes)
+
+
+def test_code_in_a_sentence_is_code_and_a_name_keeps_its_case():
+    text = "{{ text|capitalised|prose }}"
+    shown = _environment().from_string(text).render
+    assert shown(text="the mask `a<b` is `None`") == "The mask <code>a&lt;b</code> is <code>None</code>"
+    assert shown(text="aten::add: mixes") == "aten::add: mixes"
+    assert shown(text="batch, 2") == "Batch, 2"
 
 
 def test_nobody_is_told_to_be_safe(document):
