@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,23 @@ def _readable(version: object) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.metadata.get("json", field.name): _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+    if value is None or isinstance(value, str | int):  # most are, so they come first
+        return value
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else json.dumps(value)
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if is_dataclass(value):
+        return {key: _plain(getattr(value, name)) for key, name in _keys(value.__class__)}
     return value
+
+
+@cache
+def _keys(kind: type) -> tuple[tuple[str, str], ...]:
+    """The keys that an object has in the report, each with the field that it stands for."""
+    return tuple((field.metadata.get("json", field.name), field.name) for field in fields(kind))
 
 
 def _block(value: Any) -> str:
