@@ -1,7 +1,10 @@
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from leakcheck.findings import Finding
 from leakcheck.report import markdown
@@ -37,6 +40,31 @@ def test_code_ends_where_it_ends():
     text = without_code(render(replace(DOCUMENTS["crash"], findings=(ticks,))))
     assert "heading" not in text
     assert "`" not in text
+
+
+def tokens(text: str) -> Iterator[Token]:
+    """What a Markdown parser makes of it; rich brings one along."""
+    for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text):
+        yield token
+        yield from token.children or ()
+
+
+def test_a_parser_finds_no_html_but_what_is_meant(document):
+    html = [token.content.strip() for token in tokens(render(document)) if token.type.startswith("html")]
+    summary = r"<details><summary>(<b>[A-Z][a-z ]+</b>|The way of the leak: \d+ steps?)</summary>"
+    assert all(re.fullmatch(rf"<br>|</details>|{summary}", markup) for markup in html)
+
+
+def test_a_parser_finds_no_markup_in_names():
+    found = {token.type for token in tokens(render(DOCUMENTS["hostile"]))}
+    assert not found & {"link_open", "image", "code_inline", "code_block", "s_open", "hr"}
+    strong = [t for t in tokens(render(DOCUMENTS["hostile"])) if t.type == "inline" and "**" in t.content]
+    assert all(re.findall(r"\*\*(.*?)\*\*", t.content) in (["LEAK"], ["MISSED"]) for t in strong)
+
+
+def test_a_parser_finds_a_table_for_each_that_is_written(document):
+    text = render(document)
+    assert sum(token.type == "table_open" for token in tokens(text)) == len(re.findall(r"^\|( --- \|)+$", text, re.M))
 
 
 def test_the_verdict_comes_first_then_the_findings_then_the_configurations():
