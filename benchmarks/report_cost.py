@@ -21,7 +21,7 @@ from rich.console import Console
 
 import leakcheck
 from leakcheck.findings import AuditResult
-from leakcheck.report import RENDERERS, print_audit
+from leakcheck.report import RENDERERS, github, print_audit
 from leakcheck.report.registry import put
 from tests.report.documents import large
 
@@ -45,18 +45,23 @@ def terminal(result: AuditResult) -> str:
     return output.getvalue()
 
 
+def formats() -> dict[str, Callable[[AuditResult], str]]:
+    """Each once, though two endings of a name may stand for it."""
+    once = {render: suffix for suffix, render in reversed(RENDERERS.items())}
+    return {"terminal": terminal, "github": github.render, **{suffix: render for render, suffix in once.items()}}
+
+
 def costs(result: AuditResult, repeats: int) -> tuple[float, list[Cost]]:
     """The median of a whole round in seconds, and the formats, the most expensive first."""
-    formats: dict[str, Callable[[AuditResult], str | bytes]] = {"terminal": terminal, **RENDERERS}
     rounds: list[dict[str, float]] = []
     sizes: dict[str, int] = {}
     for _ in range(repeats):
         taken = {}
-        for name, render in formats.items():
+        for name, render in formats().items():
             started = time.perf_counter()
             text = render(result)
             taken[name] = time.perf_counter() - started
-            sizes[name] = len(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
+            sizes[name] = len(text.encode("utf-8", "backslashreplace"))
         rounds.append(taken)
     found = [
         Cost(
@@ -65,7 +70,7 @@ def costs(result: AuditResult, repeats: int) -> tuple[float, list[Cost]]:
             statistics.median(taken[name] / sum(taken.values()) for taken in rounds),
             sizes[name],
         )
-        for name in formats
+        for name in formats()
     ]
     total = statistics.median(sum(taken.values()) for taken in rounds)
     return total, sorted(found, key=lambda cost: -cost.share)

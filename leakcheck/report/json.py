@@ -19,6 +19,10 @@ from leakcheck.report.registry import renders
 _READER: TypeAdapter[dict[str, AuditResult]] = TypeAdapter(dict[str, AuditResult], config=ConfigDict(extra="forbid"))
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_AS_IS = (str, int, type(None))
+
+
 @renders(".json")
 def render(result: AuditResult) -> str:
     """Indented at the top; below it one line per entry, so that two reports diff well and long ones stay small."""
@@ -81,7 +85,7 @@ def _readable(version: object) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int):  # most are, so they come first
+    if isinstance(value, _AS_IS):
         return value
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else json.dumps(value)
@@ -90,7 +94,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     if is_dataclass(value):
-        return {key: _plain(getattr(value, name)) for key, name in _keys(value.__class__)}
+        found = ((key, getattr(value, name)) for key, name in _keys(value.__class__))
+        # Most fields are as they should be: to ask here saves most of the calls.
+        return {key: entry if isinstance(entry, _AS_IS) else _plain(entry) for key, entry in found}
     return value
 
 
@@ -110,4 +116,4 @@ def _block(value: Any) -> str:
 
 
 def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)

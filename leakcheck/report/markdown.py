@@ -53,7 +53,7 @@ def _left_out(section: Section) -> str:
 
 def _findings(result: AuditResult, room: int) -> str:
     """As many as there is room for; of the others how many there are."""
-    smallest = {witness.id: witness for witness in result.witnesses}
+    smallest = view.by_id(result.witnesses)
     groups = view.same_findings(result.findings)
     blocks = ["## Findings"] if groups else []
     for done, group in enumerate(groups):
