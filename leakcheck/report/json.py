@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from leakcheck.report.registry import renders
 
 # A dataclass takes no configuration from a TypeAdapter, but inherits that of the type around it: hence the dict.
 _READER: TypeAdapter[dict[str, AuditResult]] = TypeAdapter(dict[str, AuditResult], config=ConfigDict(extra="forbid"))
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_AS_IS = (str, int, type(None))
 
 
 @renders(".json")
@@ -80,15 +85,25 @@ def _readable(version: object) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.metadata.get("json", field.name): _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+    if isinstance(value, _AS_IS):
+        return value
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else json.dumps(value)
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if is_dataclass(value):
+        found = ((key, getattr(value, name)) for key, name in _keys(value.__class__))
+        # Most fields are as they should be: to ask here saves most of the calls.
+        return {key: entry if isinstance(entry, _AS_IS) else _plain(entry) for key, entry in found}
     return value
+
+
+@cache
+def _keys(kind: type) -> tuple[tuple[str, str], ...]:
+    """The keys that an object has in the report, each with the field that it stands for."""
+    return tuple((field.metadata.get("json", field.name), field.name) for field in fields(kind))
 
 
 def _block(value: Any) -> str:
@@ -101,4 +116,4 @@ def _block(value: Any) -> str:
 
 
 def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)

@@ -104,7 +104,7 @@ def test_a_leaking_model_fails_and_says_so_in_the_summary(run_job):
     assert outcome.codes == {"Audit": ExitCode.LEAK, "Summary": 0}
     assert "**LEAK**" in outcome.summary
     assert "LC101" in outcome.summary
-    assert "reproduce" in outcome.summary
+    assert "To see it again:\n\n```sh\nleakcheck replay .leakcheck/witnesses/LC101" in outcome.summary
     assert (outcome.folder / "leakcheck.json").exists()
 
 

@@ -518,7 +518,7 @@ def empty() -> AuditResult:
 
 
 @cache
-def large() -> AuditResult:
+def large(layers: int = 40) -> AuditResult:
     """The most that a report is made for: 40 layers under 24 configurations, half of which leak, 128 positions."""
     cells = [
         *itertools.product(
@@ -537,7 +537,7 @@ def large() -> AuditResult:
             configuration(*cell, delta=4.5 * (id in leaks_under), pairs_covered=8128, pairs_total=8128)
             for cell, id in zip(cells, ids, strict=True)
         ),
-        checkpoints=method1_checkpoints(ids, leaks_under, layers=40),
+        checkpoints=method1_checkpoints(ids, leaks_under, layers),
         findings=(
             *leak.findings,
             *(
@@ -546,7 +546,7 @@ def large() -> AuditResult:
                 for layer, end in enumerate(ENDS)
             ),
         ),
-        horizon_map=horizons(128, 40, 127),
+        horizon_map=horizons(128, layers, 127),
         delta_matrix=deltas(128, leaks=True),
         witnesses=tuple(
             replace(

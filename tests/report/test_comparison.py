@@ -126,7 +126,7 @@ def test_what_is_worse_is_not_outweighed():
 @pytest.mark.parametrize("name", [*DOCUMENTS, "large"])
 def test_equal_reports_are_unchanged(name):
     """NaN differs from itself, and must not here."""
-    document = large() if name == "large" else DOCUMENTS[name]
+    document = large(2) if name == "large" else DOCUMENTS[name]
     comparison = compare(*(json.read(json.render(document)) for _ in range(2)))
     assert comparison.way is Way.SAME
     assert (comparison.verdicts, comparison.stages, comparison.differences) == ((), (), ())
@@ -170,11 +170,11 @@ def test_a_layer_that_is_inserted_is_no_change_of_the_others():
 
 
 def test_a_stage_that_hands_on_twice_is_told_apart_by_its_order():
-    twice = replace(CLEAN, checkpoints=tuple(checkpoint(6, "standard", 0, ID) for _ in range(2)))
-    first, second = twice.checkpoints
-    worse = replace(twice, checkpoints=(first, replace(second, horizon=2)))
-    assert len(compare(twice, worse).stages) == 1
-    assert compare(twice, worse).stages_compared == 2
+    first, second = (replace(checkpoint(6, "standard", 0, ID), stage=stage) for stage in (6, 7))
+    worse = replace(second, horizon=2)
+    comparison = compare(replace(CLEAN, checkpoints=(first, second)), replace(CLEAN, checkpoints=(worse, first)))
+    assert [(s.old, s.new) for s in comparison.stages] == [(second, worse)]
+    assert comparison.stages_compared == 2
 
 
 def test_a_stage_that_does_not_run_any_more_is_told_and_not_compared():
@@ -191,6 +191,25 @@ def test_a_longer_input_alone_makes_no_horizon_worse():
     assert compare(shorter, longer).stages == ()
     assert compare(longer, shorter).stages == ()
     assert len(compare(restaged(verdict=Verdict.LEAK, horizon=3), longer).stages) == 1
+
+
+def test_what_is_asked_for_the_first_time():
+    """To look is better, to find a leak is worse; not to look any more is worse, whatever was found."""
+    for verdict, way in ((Verdict.PROVEN, Way.BETTER), (Verdict.OPEN, Way.BETTER), (Verdict.LEAK, Way.WORSE)):
+        asked = reconfigured(policies={"causal": Verdict.PROVEN, "batch": verdict})
+        assert compare(CLEAN, asked).way is way
+        assert compare(asked, CLEAN).way is Way.WORSE
+
+
+def test_a_finding_spreads_only_where_one_looked_before():
+    one, other = CLEAN.configurations[:2]
+    both = found(soft(), replace(soft(), configuration=other.id))
+    only_one = replace(found(soft()), configurations=(one, *CLEAN.configurations[2:]))
+    for old, new in ((only_one, both), (both, only_one)):
+        (change,) = compare(old, new).findings
+        assert (change.way, change.state, change.note) == (Way.SAME, "unchanged", "")
+    (change,) = compare(found(soft()), both).findings
+    assert (change.way, change.note) == (Way.WORSE, f"now also under {other.id}")
 
 
 def test_findings_that_nobody_looked_for_are_not_fixed():
