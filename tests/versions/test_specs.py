@@ -1,4 +1,7 @@
-"""Every form of SPEC, under the installed version of the library."""
+"""Every form of SPEC, under the installed version of the library.
+
+All modes are run for the built-in subjects: how another SPEC is read has nothing to do with them.
+"""
 
 import importlib.util
 import json
@@ -13,8 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from leakcheck import audit, auditing
-from leakcheck.auditing.matrix import matrix
+from leakcheck import audit
 from leakcheck.config import Settings
 from leakcheck.findings import Verdict
 
@@ -49,16 +51,6 @@ TWINS = [
 ]
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """Audits of two configurations: how a SPEC is read says nothing of the others, and `test_built_in` runs them."""
-
-    def two(*given):
-        return [c for c in matrix(*given) if c.mode == "eval" and c.mask in ("none", "left-padded")]
-
-    monkeypatch.setattr(auditing, "matrix", two)
-
-
 def saved(path, **options):
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(path, **options)
@@ -78,32 +70,32 @@ def written(path, neighbour, text):
 def test_built_in(cell, name, expected, request):
     reported = json.loads((REPORTS / f"{name}.json").read_text(encoding="utf-8"))
     if reported["environment"]["transformers"] == transformers.__version__:  # tests/test_reports.py runs all of it
-        request.getfixturevalue("few")
+        request.getfixturevalue("in_eval_mode")
     result = cell(f"built-in `{name}`", expected, lambda: audit(name, SHORT))
     assert all(control.caught for control in result.controls)
 
 
-def test_folder(cell, few, tmp_path):
+def test_folder(cell, in_eval_mode, tmp_path):
     spec = saved(tmp_path / "llama")
     result = cell("folder of `save_pretrained`", Verdict.PROVEN, lambda: audit(spec, SHORT))
     assert result.subject.weights == "given"
 
 
-def test_sharded_folder(cell, few, tmp_path):
+def test_sharded_folder(cell, in_eval_mode, tmp_path):
     spec = saved(tmp_path / "llama", max_shard_size="20KB")
     assert len(list((tmp_path / "llama").glob("*.safetensors"))) > 1
     result = cell("folder of `save_pretrained`, sharded", Verdict.PROVEN, lambda: audit(spec, SHORT))
     assert result.subject.weights == "given"
 
 
-def test_pickled_weights(cell, few, tmp_path):
+def test_pickled_weights(cell, in_eval_mode, tmp_path):
     spec = saved(tmp_path / "llama")
     torch.save(load_file(tmp_path / "llama" / "model.safetensors"), tmp_path / "llama" / "pytorch_model.bin")
     (tmp_path / "llama" / "model.safetensors").unlink()
     cell("folder of pickled weights", Verdict.PROVEN, lambda: audit(spec, SHORT))
 
 
-def test_hub(cell, few, tmp_path, monkeypatch):
+def test_hub(cell, in_eval_mode, tmp_path, monkeypatch):
     """Out of a cache that is laid out as huggingface_hub lays it out."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -114,7 +106,7 @@ def test_hub(cell, few, tmp_path, monkeypatch):
     cell("`hf:ORG/NAME`", Verdict.PROVEN, lambda: audit("hf:org/small", SHORT))
 
 
-def test_gguf(cell, few, tmp_path):
+def test_gguf(cell, in_eval_mode, tmp_path):
     path = tmp_path / "model.gguf"
     if importlib.util.find_spec("gguf"):
         from tests.subjects.test_gguf import write
@@ -125,7 +117,7 @@ def test_gguf(cell, few, tmp_path):
     cell("`model.gguf`", Verdict.PROVEN, lambda: audit(str(path), SHORT))
 
 
-def test_config(cell, few, tmp_path):
+def test_config(cell, in_eval_mode, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "llama", **SIZES, "vocab_size": 70_000}))
     result = cell("`config.json`", Verdict.PROVEN, lambda: audit(str(path), SHORT))
@@ -133,25 +125,25 @@ def test_config(cell, few, tmp_path):
 
 
 @pytest.mark.parametrize(("neighbour", "expected", "reads"), TWINS)
-def test_file_with_a_class(cell, few, tmp_path, neighbour, expected, reads):
+def test_file_with_a_class(cell, in_eval_mode, tmp_path, neighbour, expected, reads):
     spec = written(tmp_path / "own.py", neighbour, CLASS)
     cell(f"`file.py` with a class{reads}", expected, lambda: audit(spec, SHORT))
 
 
 @pytest.mark.parametrize(("neighbour", "expected", "reads"), TWINS)
-def test_file_with_a_factory(cell, few, tmp_path, neighbour, expected, reads):
+def test_file_with_a_factory(cell, in_eval_mode, tmp_path, neighbour, expected, reads):
     spec = written(tmp_path / "own.py", neighbour, CLASS + FACTORY) + ":build"
     cell(f"`file.py:factory`{reads}", expected, lambda: audit(spec, SHORT))
 
 
 @pytest.mark.parametrize(("neighbour", "expected", "reads"), TWINS)
-def test_module_with_a_factory(cell, few, tmp_path, monkeypatch, neighbour, expected, reads):
+def test_module_with_a_factory(cell, in_eval_mode, tmp_path, monkeypatch, neighbour, expected, reads):
     written(tmp_path / "own" / "modeling.py", neighbour, CLASS + FACTORY)
     monkeypatch.chdir(tmp_path)
     cell(f"`package.module:factory`{reads}", expected, lambda: audit("own.modeling:build", SHORT))
 
 
-def test_module_of_the_library(cell, few):
+def test_module_of_the_library(cell, in_eval_mode):
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
     cell("`audit(model)`, a model of transformers", Verdict.PROVEN, lambda: audit(model, SHORT))
