@@ -80,8 +80,10 @@ def configurations(attention: st.SearchStrategy[str], mask: st.SearchStrategy[st
 any_backend = st.sampled_from(("eager", "sdpa"))
 any_mask = st.sampled_from(MASKS)
 no_padding = st.sampled_from(("none", "ones"))
+half = settings(max_examples=max(5, settings().max_examples // 2))  # an example is an examination with all its controls
 
 
+@half
 @given(cases(), configurations(any_backend, any_mask))
 @pytest.mark.parametrize("build", [lambda c: c.method1(materialize=True), Case.llama], ids=["method1_v3", "llama"])
 def test_a_causal_subject_is_proven_and_never_shows_a_delta(build, case: Case, configuration: Configuration) -> None:
@@ -96,6 +98,7 @@ def test_a_causal_subject_is_proven_and_never_shows_a_delta(build, case: Case, c
     assert not examined.probed.vacuous
 
 
+@half
 @given(cases(), configurations(st.just("sdpa"), no_padding))
 def test_the_published_subject_always_leaks_without_padding(case: Case, configuration: Configuration) -> None:
     examined = case.examine(case.method1(materialize=False), configuration)
@@ -108,6 +111,7 @@ def test_the_published_subject_always_leaks_without_padding(case: Case, configur
     assert examined.first_leak.layer == 0
 
 
+@half
 @given(cases(), configurations(st.just("eager"), any_mask) | configurations(st.just("sdpa"), st.just("left-padded")))
 def test_the_published_subject_is_proven_where_a_mask_exists(case: Case, configuration: Configuration) -> None:
     examined = case.examine(case.method1(materialize=False), configuration)
@@ -115,7 +119,7 @@ def test_the_published_subject_is_proven_where_a_mask_exists(case: Case, configu
     assert examined.result.output_delta == 0
 
 
-@settings(max_examples=max(2, settings().max_examples // 10))  # an example is a whole audit
+@settings(max_examples=max(1, settings().max_examples // 20))  # an example is a whole audit
 @given(cases(), st.booleans())
 def test_a_report_survives_json(case: Case, materialize: bool) -> None:
     model = case.method1(materialize=materialize)

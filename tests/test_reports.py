@@ -92,6 +92,9 @@ def test_the_committed_audit_of_the_published_subject_says_where_it_leaks() -> N
         leaks = configuration["attention"] == "sdpa" and configuration["mask"] in ("none", "ones")
         assert configuration["verdict"] == ("LEAK" if leaks else "PROVEN")
         assert configuration["paths"] == dict.fromkeys(("standard", "recompute"), "LEAK" if leaks else "PROVEN")
+        findings = [f for f in report["findings"] if f["configuration"] == configuration["id"]]
+        told = {f["code"]: f["message"].partition(" (")[0] for f in findings if f["code"] != "LC201"}
+        assert told == ({"LC101": "standard path: stage 8", "LC501": "recompute path: stage 11"} if leaks else {})
     finding = report["findings"][0]
     assert finding["code"] == "LC201"
     assert "None" in finding["message"]

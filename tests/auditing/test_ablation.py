@@ -102,7 +102,7 @@ def test_published_nothing_acts_under_sdpa_and_all_do_under_eager():
 
 
 @pytest.mark.parametrize("leaking", [False, True])
-def test_audit_of_another_model(leaking):
+def test_audit_of_another_model(leaking, in_eval_mode):
     model = models.reading(models.llama, "model.layers.1.mlp", models.successor) if leaking else models.llama()
     result = audit(subject_of(model, seq=7), Settings(attention=("eager",)))
     assert result.verdict is (Verdict.LEAK if leaking else Verdict.PROVEN)

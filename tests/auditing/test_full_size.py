@@ -30,25 +30,25 @@ def llama_405b(layers: int = 126) -> LlamaConfig:
     )  # fmt: skip
 
 
-FULL_SIZE = {
+FULL_SIZE = {  # one in its whole depth; of the others every kind of layer, since each more costs as much again
     "llama 405B": (llama_405b(), 405_853_388_800),
-    "mixtral 8x22B": (
+    "8 of 56 layers of mixtral 8x22B": (
         AutoConfig.for_model(
-            "mixtral", hidden_size=6144, num_hidden_layers=56, num_attention_heads=48, num_key_value_heads=8,
+            "mixtral", hidden_size=6144, num_hidden_layers=8, num_attention_heads=48, num_key_value_heads=8,
             intermediate_size=16384, vocab_size=32768, num_local_experts=8, sliding_window=None,
         ),
-        140_000_000_000,
+        20_000_000_000,
     ),
-    "deepseek v3": (AutoConfig.for_model("deepseek_v3"), 671_000_000_000),
-    "bamba 9B": (
-        AutoConfig.for_model("bamba", num_hidden_layers=32, attn_layer_indices=[9, 18, 27], mamba_d_state=128),
-        9_000_000_000,
+    "6 of 61 layers of deepseek v3": (AutoConfig.for_model("deepseek_v3", num_hidden_layers=6), 35_000_000_000),
+    "11 of 32 layers of bamba 9B": (
+        AutoConfig.for_model("bamba", num_hidden_layers=11, attn_layer_indices=[9], mamba_d_state=128),
+        3_000_000_000,
     ),
-    "mamba 2 2.7B": (
+    "16 of 64 layers of mamba 2 2.7B": (
         AutoConfig.for_model(
-            "mamba2", hidden_size=2560, num_hidden_layers=64, num_heads=80, state_size=128, n_groups=1, vocab_size=50288
+            "mamba2", hidden_size=2560, num_hidden_layers=16, num_heads=80, state_size=128, n_groups=1, vocab_size=50288
         ),
-        2_600_000_000,
+        700_000_000,
     ),
 }  # fmt: skip
 SDPA = Configuration("sdpa", "none", "eval")

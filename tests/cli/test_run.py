@@ -70,7 +70,7 @@ def test_only_a_proof_holds_the_strict_gate(more, verdict, code, run, tmp_path) 
         assert code in out
 
 
-def test_a_bare_file_inside_a_package_is_audited(run, tmp_path) -> None:
+def test_a_bare_file_inside_a_package_is_audited(run, tmp_path, in_eval_mode) -> None:
     package = tmp_path / "mine"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -177,7 +177,7 @@ def test_github_is_told_in_annotations_and_the_exit_code_stays(document, code, r
     assert "::" not in text[1].replace("aten::", "")
 
 
-def test_a_saved_folder_is_audited_with_its_weights(run, tmp_path) -> None:
+def test_a_saved_folder_is_audited_with_its_weights(run, tmp_path, in_eval_mode) -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=31, n_positions=32, n_embd=8, n_layer=1, n_head=2))
     model.save_pretrained(tmp_path / "saved")
@@ -209,10 +209,10 @@ def test_help_is_the_whole_process_without_torch() -> None:
 
 
 def test_the_module_runs_as_a_process_and_is_plain_when_piped(tmp_path) -> None:
-    (tmp_path / "subject.py").write_text(SMALL)
+    written(tmp_path, UNPROVEN.replace("MORE", "x.sigmoid()"))
     environment = {**os.environ, "COLUMNS": "100"}
     done = subprocess.run(
-        [sys.executable, "-m", "leakcheck", "run", "--model", "subject.py", "--attn", "eager"],
+        [sys.executable, "-m", "leakcheck", "run", "--model", "subject.py"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,6 @@
 """The scoreboard counts what detectors say, also of a detector that misses, that cries wolf, or that breaks."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from leakcheck.scoreboard.detectors import DETECTORS, Said
 from leakcheck.scoreboard.passes import counted
 from leakcheck.subjects.subject import Subject
 from leakcheck.zoo import CONTROLS, LEAKS
+from tests.cli.command import command
 
 LEAK, CONTROL = "FusedInverted", "FirstRowFullyMasked"
 COMMITTED = Path(__file__).parents[2] / "reports" / "scoreboard.json"
@@ -124,17 +123,16 @@ def test_an_unknown_name() -> None:
         board.board(["NoSuchLeak"])
 
 
-def test_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "leakcheck", "bench", LEAK, "--report", "board.md"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "1 of 1" in done.stdout
+def test_the_command(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command(monkeypatch, capsys, "bench", LEAK, "--report", "board.md")
+    assert (code, err) == (0, "")
+    assert "1 of 1" in out
     assert "0 of 1" in (tmp_path / "board.md").read_text()
 
-    command[-3:] = ["--report", "no/folder/board.md"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
+    code, _, err = command(monkeypatch, capsys, "bench", "--report", "no/folder/board.md")
+    assert code == 2
+    assert len(err.splitlines()) == 1
 
 
 def test_the_committed_scoreboard_is_that_of_this_zoo_and_holds() -> None:

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import transformers
@@ -12,6 +10,7 @@ from leakcheck import audit
 from leakcheck.config import MODES, Settings
 from leakcheck.errors import ExitCode
 from leakcheck.findings import Verdict
+from tests.cli.command import command
 from tests.versions.packages import PACKAGES
 
 ASKS = """self._update_causal_mask(
@@ -62,13 +61,11 @@ def test_it_is_causal_with_a_mask(cell, package):
 
 
 @pytest.mark.skipif(transformers.__version__.startswith("4.47."), reason="it can be imported here")
-def test_another_version_says_in_one_line_what_is_missing(package):
-    command = [sys.executable, "-m", "leakcheck", "run", "--model", package("output_attentions")]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8")
-    assert done.returncode == ExitCode.USAGE
-    assert done.stdout == ""
+def test_another_version_says_in_one_line_what_is_missing(package, monkeypatch, capsys):
+    code, out, err = command(monkeypatch, capsys, "run", "--model", package("output_attentions"))
+    assert (code, out) == (ExitCode.USAGE, "")
     assert re.fullmatch(
         r"leakcheck: \S+/ours/modeling_method1\.py:\d+: importing modeling_method1\.py raised ImportError: "
         r"cannot import name 'LLAMA_ATTENTION_CLASSES' from 'transformers\.models\.llama\.modeling_llama'.*\n",
-        done.stderr,
+        err,
     )

@@ -1,11 +1,16 @@
-"""Every form of SPEC, under the installed version of the library."""
+"""Every form of SPEC, under the installed version of the library.
+
+All modes are run for the built-in subjects: how another SPEC is read has nothing to do with them.
+"""
 
 import importlib.util
 import json
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import constants
 from safetensors.torch import load_file
 from torch import nn
@@ -15,6 +20,7 @@ from leakcheck import audit
 from leakcheck.config import Settings
 from leakcheck.findings import Verdict
 
+REPORTS = Path(__file__).resolve().parents[2] / "reports"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHORT = Settings(attention=("sdpa",), seq_len=7)
 SIZES = {
@@ -61,32 +67,35 @@ def written(path, neighbour, text):
     ("name", "expected"),
     [("llama", Verdict.PROVEN), ("method1_v3", Verdict.PROVEN), ("method1_v3_as_published", Verdict.LEAK)],
 )
-def test_built_in(cell, name, expected):
+def test_built_in(cell, name, expected, request):
+    reported = json.loads((REPORTS / f"{name}.json").read_text(encoding="utf-8"))
+    if reported["environment"]["transformers"] == transformers.__version__:  # tests/test_reports.py runs all of it
+        request.getfixturevalue("in_eval_mode")
     result = cell(f"built-in `{name}`", expected, lambda: audit(name, SHORT))
     assert all(control.caught for control in result.controls)
 
 
-def test_folder(cell, tmp_path):
+def test_folder(cell, in_eval_mode, tmp_path):
     spec = saved(tmp_path / "llama")
     result = cell("folder of `save_pretrained`", Verdict.PROVEN, lambda: audit(spec, SHORT))
     assert result.subject.weights == "given"
 
 
-def test_sharded_folder(cell, tmp_path):
+def test_sharded_folder(cell, in_eval_mode, tmp_path):
     spec = saved(tmp_path / "llama", max_shard_size="20KB")
     assert len(list((tmp_path / "llama").glob("*.safetensors"))) > 1
     result = cell("folder of `save_pretrained`, sharded", Verdict.PROVEN, lambda: audit(spec, SHORT))
     assert result.subject.weights == "given"
 
 
-def test_pickled_weights(cell, tmp_path):
+def test_pickled_weights(cell, in_eval_mode, tmp_path):
     spec = saved(tmp_path / "llama")
     torch.save(load_file(tmp_path / "llama" / "model.safetensors"), tmp_path / "llama" / "pytorch_model.bin")
     (tmp_path / "llama" / "model.safetensors").unlink()
     cell("folder of pickled weights", Verdict.PROVEN, lambda: audit(spec, SHORT))
 
 
-def test_hub(cell, tmp_path, monkeypatch):
+def test_hub(cell, in_eval_mode, tmp_path, monkeypatch):
     """Out of a cache that is laid out as huggingface_hub lays it out."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -97,7 +106,7 @@ def test_hub(cell, tmp_path, monkeypatch):
     cell("`hf:ORG/NAME`", Verdict.PROVEN, lambda: audit("hf:org/small", SHORT))
 
 
-def test_gguf(cell, tmp_path):
+def test_gguf(cell, in_eval_mode, tmp_path):
     path = tmp_path / "model.gguf"
     if importlib.util.find_spec("gguf"):
         from tests.subjects.test_gguf import write
@@ -108,7 +117,7 @@ def test_gguf(cell, tmp_path):
     cell("`model.gguf`", Verdict.PROVEN, lambda: audit(str(path), SHORT))
 
 
-def test_config(cell, tmp_path):
+def test_config(cell, in_eval_mode, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "llama", **SIZES, "vocab_size": 70_000}))
     result = cell("`config.json`", Verdict.PROVEN, lambda: audit(str(path), SHORT))
@@ -116,25 +125,25 @@ def test_config(cell, tmp_path):
 
 
 @pytest.mark.parametrize(("neighbour", "expected", "reads"), TWINS)
-def test_file_with_a_class(cell, tmp_path, neighbour, expected, reads):
+def test_file_with_a_class(cell, in_eval_mode, tmp_path, neighbour, expected, reads):
     spec = written(tmp_path / "own.py", neighbour, CLASS)
     cell(f"`file.py` with a class{reads}", expected, lambda: audit(spec, SHORT))
 
 
 @pytest.mark.parametrize(("neighbour", "expected", "reads"), TWINS)
-def test_file_with_a_factory(cell, tmp_path, neighbour, expected, reads):
+def test_file_with_a_factory(cell, in_eval_mode, tmp_path, neighbour, expected, reads):
     spec = written(tmp_path / "own.py", neighbour, CLASS + FACTORY) + ":build"
     cell(f"`file.py:factory`{reads}", expected, lambda: audit(spec, SHORT))
 
 
 @pytest.mark.parametrize(("neighbour", "expected", "reads"), TWINS)
-def test_module_with_a_factory(cell, tmp_path, monkeypatch, neighbour, expected, reads):
+def test_module_with_a_factory(cell, in_eval_mode, tmp_path, monkeypatch, neighbour, expected, reads):
     written(tmp_path / "own" / "modeling.py", neighbour, CLASS + FACTORY)
     monkeypatch.chdir(tmp_path)
     cell(f"`package.module:factory`{reads}", expected, lambda: audit("own.modeling:build", SHORT))
 
 
-def test_module_of_the_library(cell):
+def test_module_of_the_library(cell, in_eval_mode):
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
     cell("`audit(model)`, a model of transformers", Verdict.PROVEN, lambda: audit(model, SHORT))
