@@ -247,8 +247,15 @@ class Finding:
 
 
 def fingerprint(finding: Finding, subject: str) -> str:
-    """What is the same for the same fault: code, subject, policy, module and op; no line numbers and no deltas."""
-    parts = (finding.code, subject, finding.policy, finding.module, finding.operation)
+    """What is the same for the same fault: code, subject, policy, module and op; no line numbers and no deltas.
+
+    Where no module is known the file and the text of the line stand for it.
+    """
+    where = finding.module
+    if not where and finding.excerpt and finding.excerpt.lines:
+        line, first = finding.excerpt.region[0], finding.excerpt.first
+        where = f"{finding.file}: {finding.excerpt.lines[line - first].strip()}"
+    parts = (finding.code, subject, finding.policy, where or finding.file, finding.operation)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 

@@ -122,12 +122,12 @@ class Context:
     def complete(self, finding: Finding) -> Finding:
         """With all that follows from the rest of it."""
         placed = bool(finding.file) and finding.line is not None
-        return replace(
+        whole = replace(
             finding,
             chain=tuple(map(str, finding.steps)),
             excerpt=source.excerpt(finding.file, finding.line or 1) if placed else None,
-            fingerprint=fingerprint(finding, self.spec),
         )
+        return replace(whole, fingerprint=fingerprint(whole, self.spec))
 
     def limits(
         self, examined: Configured, holes: Sequence[Hole], soft_masks: Sequence[SoftMask], policy: str = ""
@@ -137,7 +137,9 @@ class Context:
         for hole in holes:
             message = f"{hole.op}: {hole.carries}"
             code = _HOLES.get(hole.kind, codes.OPAQUE)
-            found.append(self.finding(code, Verdict.OPEN, examined, message, policy, **at(hole.place)))
+            found.append(
+                self.finding(code, Verdict.OPEN, examined, message, policy, operation=hole.op, **at(hole.place))
+            )
         for mask in soft_masks:
             message = (
                 f"soft mask, value {mask.value:.3g}, margin {mask.margin:.3g}: a score that much higher crosses it"
