@@ -224,7 +224,7 @@ def _findings(old: AuditResult, new: AuditResult) -> Iterator[FindingChange]:
     identity = _identity(old, new)
     was, is_ = (_by_identity(result, identity) for result in (old, new))
     looked_then, looked_now = _looked_at(old), _looked_at(new)
-    for key in was.keys() | is_.keys():
+    for key in sorted(was.keys() | is_.keys()):
         if key not in was:
             first = is_[key][0]
             gravity = worst(f.verdict for f in is_[key])

@@ -7,6 +7,7 @@ from leakcheck.errors import ExitCode
 from leakcheck.findings import Checkpoint, Verdict
 from leakcheck.report.comparison import Change, Comparison, FindingChange, StageChange, Way
 from leakcheck.report.layout import Page, Row, Section, Table
+from leakcheck.report.view import found_at
 from leakcheck.report.words import ahead, among, counted, magnitude, number, place, span, verdict
 
 _CLOSING = {
@@ -30,8 +31,8 @@ def page(comparison: Comparison, old: str, new: str) -> Page:
         _verdict_section(comparison),
         _stage_section(comparison),
     )
-    filled = tuple(section for section in sections if section.table or section.lines)
-    return Page(title, f"{_word(comparison.way)}: {_summary(comparison)}.", filled, _CLOSING[comparison.way])
+    said = tuple(section for section in sections if section)
+    return Page(title, f"{_word(comparison.way)}: {_summary(comparison)}.", said, _CLOSING[comparison.way])
 
 
 def _word(way: Way) -> str:
@@ -58,17 +59,17 @@ def _counts(changes: Sequence[Change | StageChange]) -> dict[str, int]:
     return {way.value.lower(): ways.count(way) for way in (Way.WORSE, Way.BETTER)}
 
 
-def _difference_section(comparison: Comparison) -> Section:
+def _difference_section(comparison: Comparison) -> Section | None:
     rows = tuple(Row(difference) for difference in comparison.differences)
     lines = ("What the audits were made of and with; it decides nothing, and may explain.",)
-    return Section("Made differently", lines, Table(("", "then", "now"), rows)) if rows else Section("Made differently")
+    return Section("Made differently", lines, Table(("", "then", "now"), rows)) if rows else None
 
 
-def _finding_section(comparison: Comparison) -> Section:
+def _finding_section(comparison: Comparison) -> Section | None:
     found = sorted(comparison.findings, key=lambda f: _ORDER.index(f.way))
     rows = tuple(Row(_finding_cells(f), tuple(_finding_details(f, comparison))) for f in found)
-    table = Table(("change", "", "code", "verdict", "finding"), rows, details_in=4) if rows else None
-    return Section("Findings", (), table)
+    columns = ("change", "", "code", "verdict", "finding")
+    return Section("Findings", (), Table(columns, rows, details_in=4)) if rows else None
 
 
 def _finding_cells(change: FindingChange) -> tuple[str, ...]:
@@ -83,14 +84,13 @@ def _finding_details(change: FindingChange, comparison: Comparison) -> list[str]
         details.append("found then, not looked for now")
     details.append(f"{finding.policy}, {_under(change.where, comparison)}")
     if finding.file:
-        line = "" if finding.line is None else f":{finding.line}"
-        details.append(f"at: {finding.file}{line}" + (f" in {finding.module}" if finding.module else ""))
+        details.append(f"at: {found_at(finding)}")
     if finding.reproduce and change.way is Way.WORSE:
         details.append(f"reproduce: {finding.reproduce}")
     return details
 
 
-def _verdict_section(comparison: Comparison) -> Section:
+def _verdict_section(comparison: Comparison) -> Section | None:
     alike: dict[tuple, list[Change]] = defaultdict(list)
     for change in comparison.verdicts:
         alike[_ORDER.index(change.way), change.of, change.old, change.new].append(change)
@@ -100,8 +100,8 @@ def _verdict_section(comparison: Comparison) -> Section:
         details = [_under(where, comparison)] if where else []
         details += _moved(changes)
         rows.append(Row((_way(changes[0].way), of, old, new), tuple(details)))
-    table = Table(("change", "of", "then", "now"), tuple(rows), details_in=1) if rows else None
-    return Section("Verdicts and coverage", (), table)
+    columns = ("change", "of", "then", "now")
+    return Section("Verdicts and coverage", (), Table(columns, tuple(rows), details_in=1)) if rows else None
 
 
 def _moved(changes: Iterable[Change]) -> list[str]:
@@ -114,17 +114,18 @@ def _moved(changes: Iterable[Change]) -> list[str]:
     return [f"moved {then}, now {now} under {top.where}"]
 
 
-def _stage_section(comparison: Comparison) -> Section:
-    table = Table(("change", "stage", "layer", "then, sees", "now, sees"), _stage_rows(comparison), details_in=1)
+def _stage_section(comparison: Comparison) -> Section | None:
+    rows = _stage_rows(comparison)
+    table = Table(("change", "stage", "layer", "then, sees", "now, sees"), rows, details_in=1) if rows else None
     lines = []
-    if table.rows:
+    if rows:
         both = counted(comparison.stages_compared, "stage")
         lines.append(f"{len(comparison.stages)} of {both} that were measured both times.")
         lines.append("Sees: how many positions ahead at most; ? where the proof has a hole.")
     for name, count in zip(("then", "now"), comparison.stages_alone, strict=True):
         if count:
             lines.append(f"Measured {name} only, so not compared: {counted(count, 'stage')}.")
-    return Section("Checkpoints", tuple(lines), table if table.rows else None)
+    return Section("Checkpoints", tuple(lines), table) if lines else None
 
 
 def _stage_rows(comparison: Comparison) -> tuple[Row, ...]:

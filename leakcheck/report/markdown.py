@@ -95,7 +95,7 @@ def _marked(excerpt: Excerpt) -> Iterator[str]:
     begin, _, end, _ = excerpt.region
     width = len(str(excerpt.first + len(excerpt.lines)))
     for number, line in enumerate(excerpt.lines, excerpt.first):
-        yield f"{'>' if begin <= number <= end else ' '} {number:>{width}}  {line}"
+        yield f"{'>' if begin <= number <= end else ' '} {number:>{width}}  {line}".rstrip()
 
 
 def _fenced(language: str, lines: Iterable[str]) -> str:

@@ -23,3 +23,11 @@ def test_every_format_has_its_share(monkeypatch, tmp_path):
     assert (document["about"]["layers"], document["about"]["configurations"]) == (40, 24)
     page = (tmp_path / "cost.md").read_text()
     assert all(f"\n| {name} | " in page for name in costs)
+
+
+def test_the_committed_page_says_what_was_measured_and_keeps_the_promise():
+    document = json.loads((report_cost.REPORTS / "report_cost.json").read_text())
+    found = [report_cost.Cost(**cost) for cost in document["costs"]]
+    assert report_cost.table(found, document["about"]) == (report_cost.REPORTS / "report_cost.md").read_text()
+    assert {cost.format for cost in found} == set(report_cost.formats())
+    assert document["about"]["seconds"] < 5

@@ -286,6 +286,13 @@ def test_the_order_of_entries_makes_no_difference(seed):
     assert printed(compare(shuffled(CLEAN, seed), shuffled(LEAK, seed + 9))) == expected
 
 
+def test_findings_of_one_place_are_in_the_same_order_in_every_process():
+    several = [soft(operation=f"aten::{letter}") for letter in "hbdfacge"]
+    new = found(*(replace(f, fingerprint=f.operation) for f in several))
+    order = [f.finding.operation for f in compare(CLEAN, new).findings]
+    assert order == sorted(order)
+
+
 @pytest.mark.parametrize("other", sorted(DOCUMENTS))
 def test_hostile_names_are_printed_as_they_are(other):
     for pair in ((DOCUMENTS["hostile"], DOCUMENTS[other]), (DOCUMENTS[other], DOCUMENTS["hostile"])):
