@@ -116,7 +116,7 @@ def _prose(text: object) -> Markup:
 
 def _capitalised(text: str) -> str:
     """As the beginning of a sentence, unless it begins with a name."""
-    return text[:1].upper() + text[1:] if text.partition(" ")[0].strip(",:;").isalpha() else text
+    return text[:1].upper() + text[1:] if re.match(r"[a-z-]+[,:;]?( |$)", text) else text
 
 
 def _badge(text: str) -> Markup:
