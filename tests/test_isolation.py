@@ -15,6 +15,7 @@ from leakcheck import isolation
 from leakcheck.config import Limits, Settings
 from leakcheck.errors import SubjectCrash, UsageError
 from leakcheck.findings import Verdict
+from tests.cli.command import command
 
 MODEL = """
 import atexit, ctypes, multiprocessing, os, signal, subprocess, sys, threading, time
@@ -274,14 +275,16 @@ def test_what_is_no_time(seconds: float) -> None:
         isolation.audit("llama", limits=Limits(timeout=seconds))
 
 
-def test_a_crash_of_the_tool_shows_where_if_asked(tmp_path) -> None:
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_crash_of_the_tool_shows_where_if_asked(asked: bool, tmp_path, monkeypatch, capfd) -> None:
     written(tmp_path, "AT_IMPORT", "import leakcheck.auditing\nleakcheck.auditing.matrix = lambda *_: 1 / 0")
-    for environment in ({}, {"LEAKCHECK_TRACEBACK": "1"}):
-        command = process(tmp_path, env={**os.environ, **environment})
-        out, err = command.communicate(timeout=120)
-        assert (command.returncode, out) == (3, "")
-        assert "leakcheck: crashed: ZeroDivisionError: division by zero" in err
-        assert ("Traceback" in err) == bool(environment)
+    monkeypatch.chdir(tmp_path)
+    if asked:
+        monkeypatch.setenv("LEAKCHECK_TRACEBACK", "1")
+    code, out, err = command(monkeypatch, capfd, "run", "--model", "subject.py")
+    assert (code, out) == (3, "")
+    assert "leakcheck: crashed: ZeroDivisionError: division by zero" in err
+    assert ("Traceback" in err) == asked
 
 
 def test_the_parent_imports_no_torch() -> None:

@@ -82,7 +82,7 @@ def breaks(seen: Tensor, contract: Contract) -> bool:
     ids=str,
 )
 @pytest.mark.parametrize("sees", SEES)
-def test_a_contract_is_broken_where_brute_force_breaks_it(sees, contract):
+def test_a_contract_is_broken_where_brute_force_breaks_it(sees, contract, in_eval_mode):
     model = Attention(SEES[sees])
     result = audit(model, Settings(contract=contract))
     broken = breaks(moves(Attention(SEES[sees]), result.subject.seq_len), contract)

@@ -404,7 +404,7 @@ def test_a_planted_leak_lies_within_one_chunk_and_its_twin_within_what_may_be_se
     assert question.pairs == 4 * 12
 
 
-def test_findings_name_the_line_the_witness_and_the_command() -> None:
+def test_findings_name_the_line_the_witness_and_the_command(in_eval_mode) -> None:
     leak = BATCH["mean of the rows"][0]
     result = audit(llama_with(leak), Settings(policies=("batch",), attention=("sdpa",), seed=2))
     assert result.verdict is Verdict.LEAK
@@ -418,7 +418,7 @@ def test_findings_name_the_line_the_witness_and_the_command() -> None:
     assert finding.witness["seed"] == 2
     assert finding.witness["changed"].startswith("row ")
     assert "policies=('batch',)" in finding.reproduce
-    assert view.headline(result).startswith("LEAK: a row of the batch reaches another. batch: LEAK in 12 of 12")
+    assert view.headline(result).startswith("LEAK: a row of the batch reaches another. batch: LEAK in 4 of 4")
     titles = [section.title for section in view.sections(result)]
     assert titles[:2] == ["Policies", "Configurations"]
     assert "Checkpoints" not in titles

@@ -82,7 +82,7 @@ def test_weights_are_those_in_the_file(tmp_path):
 @needs_gguf
 def test_file_is_audited(tmp_path):
     write(tmp_path / "tiny.gguf", load("llama").model)
-    result = audit(str(tmp_path / "tiny.gguf"), Settings(attention=("sdpa",)))
+    result = audit(str(tmp_path / "tiny.gguf"), Settings(attention=("sdpa",), seq_len=7))
     assert result.verdict is Verdict.PROVEN
     assert len(result.configurations) == 12  # float64 and other backends are open to what was quantised, too
 
