@@ -303,6 +303,7 @@ def safety_section(checks: Sequence[SafetyCheck], configurations: int) -> Sectio
 def ablation_section(ablation: Sequence[AblationRow]) -> Section:
     checks = tuple(dict.fromkeys(check for row in ablation for check in row.checks))
     paths = tuple(dict.fromkeys(path for row in ablation for path in row.paths))
+    configurations = list(dict.fromkeys(row.configuration for row in ablation))
     rows = tuple(
         Row(
             (
@@ -313,7 +314,7 @@ def ablation_section(ablation: Sequence[AblationRow]) -> Section:
             ),
             group=row.configuration,
         )
-        for row in ablation
+        for row in sorted(ablation, key=lambda row: configurations.index(row.configuration))
     )
     lines = ("The checks taken away one by one and together, and what is measured then.",)
     return Section("Ablation", lines, Table((*checks, *paths, "delta", "first leak"), rows))

@@ -115,3 +115,13 @@ def test_sections_without_data_are_left_out():
         "Findings",
         "Controls",
     ]
+
+
+def test_ablation_rows_of_one_configuration_follow_each_other():
+    rows = DOCUMENTS["leak"].ablation
+    configurations = list(dict.fromkeys(row.configuration for row in rows))
+    alternating = sorted(rows, key=lambda row: list(row.checks.values()))
+    assert [row.configuration for row in alternating[:2]] != [alternating[0].configuration] * 2
+    table = view.ablation_section(alternating).table
+    assert table is not None
+    assert [row.group for row in table.rows] == [c for c in configurations for _ in range(8)]

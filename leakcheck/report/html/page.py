@@ -1,7 +1,7 @@
 """What the page says beside the sections of all reports, and in which order all of it comes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 from leakcheck.codes import CODES
@@ -9,7 +9,7 @@ from leakcheck.findings import AuditResult, Excerpt, Finding, Step
 from leakcheck.report import view
 from leakcheck.report.html.flowchart import IN_ORDER
 from leakcheck.report.html.witnesses import Inputs, inputs_of
-from leakcheck.report.layout import Row, Section
+from leakcheck.report.layout import Section
 from leakcheck.report.words import among
 
 _FIRST = (
@@ -55,7 +55,7 @@ class Part:
 
 def parts(result: AuditResult) -> list[Part]:
     """All that have something to say. A section that the page does not know is shown as all reports show it."""
-    found = {s.title: Part(_OWN.get(s.title, "section"), _grouped(s)) for s in view.sections(result)}
+    found = {s.title: Part(_OWN.get(s.title, "section"), s) for s in view.sections(result)}
     if result.horizon_map and result.horizon_map.rows:
         found["Horizon map"] = Part("horizon", Section("Horizon map"))
     if result.delta_matrix and result.delta_matrix.deltas:
@@ -67,16 +67,6 @@ def parts(result: AuditResult) -> list[Part]:
         found["Environment"] = Part("environment", Section("Environment"))
     unknown = [title for title in found if title not in (*_FIRST, *_LAST)]
     return [found[title] for title in (*_FIRST, *unknown, *_LAST) if title in found]
-
-
-def _grouped(section: Section) -> Section:
-    """The rows of a group together, the groups in the order in which they begin."""
-    if section.table is None:
-        return section
-    groups: dict[str, list[Row]] = {}
-    for row in section.table.rows:
-        groups.setdefault(row.group, []).append(row)
-    return replace(section, table=replace(section.table, rows=tuple(row for rows in groups.values() for row in rows)))
 
 
 def facts(result: AuditResult) -> dict[str, str]:
