@@ -273,10 +273,14 @@ class HorizonRow:
 
 @dataclass(frozen=True)
 class HorizonMap:
-    """What flow admits under one configuration, in the order of the forward, the outputs last."""
+    """What flow admits under one configuration, in the order of the forward, the outputs last.
+
+    Positions of `padding` may see anything.
+    """
 
     configuration: str
     rows: tuple[HorizonRow, ...]
+    padding: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -284,10 +288,12 @@ class DeltaMatrix:
     """`deltas[output][input]`: how far an output position moved when the token at one input position alone changed.
 
     Zero where the move was rounding. Measured under one configuration, with one draw of tokens: a zero is no proof.
+    Positions of `padding` may see anything.
     """
 
     configuration: str
     deltas: tuple[tuple[float, ...], ...]
+    padding: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

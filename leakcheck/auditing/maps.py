@@ -29,7 +29,7 @@ def worst(examined: Sequence[Examined], default: Configuration) -> Examined | No
 def horizon_map(examined: Examined) -> HorizonMap | None:
     """What flow says of each position; `None` where it did not get to the end."""
     rows = examined.proof.rows
-    return HorizonMap(examined.configuration.id, rows) if rows else None
+    return HorizonMap(examined.configuration.id, rows, _padding(examined, len(rows[0].ahead))) if rows else None
 
 
 def delta_matrix(prober: Prober, examined: Examined) -> DeltaMatrix | None:
@@ -59,7 +59,12 @@ def delta_matrix(prober: Prober, examined: Examined) -> DeltaMatrix | None:
         for reader, source in blind.nonzero().tolist():
             if precision.is_rounding(relative[reader, source].item(), exact[reader, source].item(), 1.0):
                 deltas[reader, source] = 0.0
-    return DeltaMatrix(configuration.id, tuple(tuple(float(f"{d:.3g}") for d in row) for row in deltas.tolist()))
+    shown = tuple(tuple(float(f"{delta:.3g}") for delta in row) for row in deltas.tolist())
+    return DeltaMatrix(configuration.id, shown, _padding(examined, seq))
+
+
+def _padding(examined: Examined, seq: int) -> tuple[int, ...]:
+    return tuple((~running.valid_positions(examined.configuration, seq)).nonzero()[:, 0].tolist())
 
 
 def _moved(

@@ -38,7 +38,7 @@ class Heatmap:
     `outlined` and `hatched` are SVG paths in units of cells: what may not be seen, what is unknown. `borders` are rows
     with a line above. `inked` are numbers in cells: row, column, text. `colours` are those that occur, `ends` the
     smallest and the largest value that they tell. `values` is JSON for the script: the exact values, and what their
-    rows are called.
+    rows are called. `padded` are the positions that are padding, in words.
     """
 
     kind: str
@@ -57,17 +57,20 @@ class Heatmap:
     colours: frozenset[str]
     ends: tuple[str, str]
     values: str
+    padded: str
 
 
 def horizon_heatmap(map: HorizonMap) -> Heatmap:
-    """Rows are grouped by path, within it in the order of the forward; the outputs come last."""
+    """Rows are grouped by path, within it in the order of the forward; the outputs come last. Padding says nothing."""
     order = {path: place for place, path in enumerate(dict.fromkeys(row.path for row in map.rows))}
     rows = sorted(map.rows, key=lambda row: (row.path == "" and row.layer is None, order[row.path]))
     columns = max(len(row.ahead) for row in rows)
     cells = [(*row.ahead, *(None,) * (columns - len(row.ahead))) for row in rows]
     shade = _Shade([value for row in cells for value in row if value])
 
-    def colour(value: int | None) -> int:
+    def colour(value: int | None, at: int) -> int:
+        if at in map.padding:
+            return NOTHING
         if value is None:
             return UNKNOWN
         return FORBIDDEN + shade.level(value) if value else NONE_AHEAD
@@ -78,12 +81,13 @@ def horizon_heatmap(map: HorizonMap) -> Heatmap:
         map.configuration,
         labels,
         height=26 if len(rows) <= _INKED else 12 if len(rows) <= 4 * _INKED else 8,
-        pixels=[bytes(colour(value) for value in row) for row in cells],
-        words=[[ahead(value) for value in row] for row in cells],
+        pixels=[bytes(colour(value, at) for at, value in enumerate(row)) for row in cells],
+        words=[["pad" if at in map.padding else ahead(value) for at, value in enumerate(row)] for row in cells],
         hatched="".join(_runs(at, [value is None for value in row]) for at, row in enumerate(cells)),
         borders=tuple(at for at in range(1, len(rows)) if rows[at].path != rows[at - 1].path),
         ends=shade.ends,
         values={"rows": labels, "cells": cells},
+        padded=map.padding,
     )
 
 
@@ -94,9 +98,10 @@ def _label(row: HorizonRow) -> str:
 
 
 def delta_heatmap(matrix: DeltaMatrix, contract: str) -> Heatmap:
-    """What the contract hides is outlined: above the diagonal lies the future."""
+    """What the contract hides from each position is outlined: above the diagonal lies the future. Not from padding."""
     rows, columns = len(matrix.deltas), max(len(row) for row in matrix.deltas)
     seen = visible_inputs(contract, rows) if rows == columns else [(0, columns - 1)] * rows
+    seen = [(0, columns - 1) if row in matrix.padding else span for row, span in enumerate(seen)]
     shade = _Shade([value for row in matrix.deltas for value in row if value])
 
     def colour(value: float, at: int, first: int, last: int) -> int:
@@ -117,6 +122,7 @@ def delta_heatmap(matrix: DeltaMatrix, contract: str) -> Heatmap:
         outlined=_stairs([last + 1 for _, last in seen], columns) + _stairs([first for first, _ in seen], 0),
         ends=shade.ends,
         values={"seen": seen, "cells": [[_exact(value) for value in row] for row in matrix.deltas]},
+        padded=matrix.padding,
     )
 
 
@@ -160,6 +166,7 @@ def _heatmap(
     words: Sequence[Sequence[str]],
     ends: tuple[str, str],
     values: dict,
+    padded: Sequence[int],
     outlined: str = "",
     hatched: str = "",
     borders: tuple[int, ...] = (),
@@ -185,6 +192,7 @@ def _heatmap(
         inked=tuple(inked),
         colours=frozenset(_NAMES[index] for row in pixels for index in row),
         ends=ends,
+        padded=", ".join(map(str, padded)),
         values=json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     )
 

@@ -60,6 +60,15 @@ def test_a_leak_is_red_and_what_may_be_seen_is_not():
     assert kinds(pixels(leak.picture)) == ["p.f", "pp.", "ppp"]
 
 
+def test_padding_may_see_anything():
+    leak = delta_heatmap(DeltaMatrix("a", ((1.0, 0.5, 0.5), (0.5, 1.0, 0.5), (0.5, 0.5, 1.0)), (0,)), "causal")
+    assert kinds(pixels(leak.picture)) == ["ppp", "ppf", "ppp"]
+    assert leak.padded == "0"
+    ahead = horizon_heatmap(HorizonMap("a", (HorizonRow("", None, (2, 1, 0)),), (0,)))
+    assert kinds(pixels(ahead.picture)) == [".f0"]
+    assert [word for *_, word in ahead.inked] == ["pad", "+1", "+0"]
+
+
 def test_the_legend_has_the_colours_that_occur():
     assert delta_heatmap(deltas(3, leaks=False), "causal").colours == {"allowed", "nothing"}
     assert delta_heatmap(deltas(3, leaks=True), "causal").colours == {"allowed", "forbidden"}
