@@ -16,6 +16,7 @@ from contextlib import redirect_stdout
 from json import loads
 from pathlib import Path
 
+from leakcheck.cli import app
 from leakcheck.codes import CODES
 from leakcheck.errors import ExitCode
 from leakcheck.findings import AuditResult
@@ -36,10 +37,11 @@ def replayed(name: str) -> str:
     To the last bit it is on the processor that the witness was found on.
     """
     finding = next(f for f in report(name).findings if "replay" in f.reproduce)
-    words = shlex.split(finding.reproduce)[1:]
-    done = subprocess.run([sys.executable, "-m", "leakcheck", *words], cwd=ROOT, capture_output=True, encoding="utf-8")
-    assert done.returncode == ExitCode.LEAK, done.stderr
-    said = done.stdout.partition(" (")[0]
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        code = app(shlex.split(finding.reproduce)[1:], standalone_mode=False)
+    assert code == ExitCode.LEAK
+    said = printed.getvalue().partition(" (")[0]
     return f"```console\n$ {finding.reproduce}\n{said}\n```"
 
 

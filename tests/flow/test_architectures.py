@@ -30,7 +30,9 @@ FEW = [
 
 
 @pytest.mark.parametrize("model_type", FEW)
-def test_flow_agrees_with_brute_force(model_type):
+def test_flow_agrees_with_brute_force(model_type, monkeypatch):
+    if model_type == "qwen3_next":  # its recurrence takes seconds each time; experts run in every way in the others
+        monkeypatch.setattr(sweep, "EXPERTS", sweep.EXPERTS[-1:])
     rows = sweep.examine(model_type)
     assert rows
     for row in rows:
