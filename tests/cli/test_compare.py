@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_run import command
+from tests.cli.command import command
 
 REPORTS = Path(__file__).parents[2] / "reports"
 FIXED, PUBLISHED = str(REPORTS / "method1_v3.json"), str(REPORTS / "method1_v3_as_published.json")
