@@ -86,8 +86,10 @@ def test_rows_that_depend_on_their_batch_run_one_by_one() -> None:
     result = audited(toy(Dropped(1.0)))
     future = torch.ones(SEQ, SEQ).triu(1).bool()
     assert not matrix(result)[future].any()
-    leaking = audited(toy(TrainedFlip(dropout=0.3)))
-    assert matrix(leaking)[future].any()
+    found = matrix(audited(toy(TrainedFlip(dropout=0.3))))
+    mirrored = torch.eye(SEQ).flip(1).bool()
+    assert found[future & mirrored].any()
+    assert not found[future & ~mirrored].any()  # as where each row drops something else
 
 
 class TrainedFlip(nn.Module):
@@ -132,7 +134,12 @@ def test_padding_is_named_where_it_alone_leaks() -> None:
     assert not matrix(result)[3:].triu(4).any()
 
 
-def test_behind_a_hole_nothing_is_known() -> None:
-    result = audited(toy(FourierConvolution(padded=True)))
+def branching(x: Tensor) -> Tensor:
+    return x.flip(1) if x[0, 0, 0] > 100 else so_far(x)
+
+
+@pytest.mark.parametrize("mixer", [FourierConvolution(padded=True), branching])
+def test_behind_a_hole_nothing_is_known(mixer) -> None:
+    result = audited(toy(mixer))
     assert result.horizon_map is not None
     assert result.horizon_map.rows[-1].ahead == (None,) * SEQ

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from leakcheck import Settings, audit
+from leakcheck.auditing import witnesses
 from leakcheck.auditing.replaying import replay
+from leakcheck.auditing.smallest import smallest
 from leakcheck.errors import SubjectCrash, UsageError
 from leakcheck.findings import AuditResult, Verdict, Witness
 from leakcheck.report import pytest_file
@@ -255,6 +257,16 @@ def test_other_weights_that_still_leak_do(written) -> None:
     assert not again.same_weights
 
 
+def test_weights_are_told_by_their_values(written) -> None:
+    source = HEAD + AHEAD
+    witness = witness_of(audit(written(source)))
+    again = replay(
+        replace(witness, spec=written(source.replace("Ours()", "torch.manual_seed(5) and Ours()"), "more.py"))
+    )
+    assert again.leaks
+    assert not again.same_weights
+
+
 def test_a_subject_that_raises_is_a_crash(written) -> None:
     source = HEAD + AHEAD
     witness = witness_of(audit(written(source)))
@@ -321,7 +333,9 @@ class OursForCausalLM(LlamaForCausalLM):
 """
 
 
-def test_every_configuration_that_leaks_has_a_witness_and_a_test(written) -> None:
+def test_every_configuration_that_leaks_has_a_witness_and_a_test(written, monkeypatch) -> None:
+    sought = []
+    monkeypatch.setattr(witnesses, "smallest", lambda *given: sought.append(given) or smallest(*given))
     result = audit(written(OURS, "ours.py"), Settings(attention=("sdpa",), seq_len=5))
     leaks = [finding for finding in result.findings if finding.verdict is Verdict.LEAK]
     by_id = {witness.id: witness for witness in result.witnesses}
@@ -332,15 +346,20 @@ def test_every_configuration_that_leaks_has_a_witness_and_a_test(written) -> Non
         assert (witness.configuration["id"], witness.policy) == (finding.configuration, finding.policy)
         assert finding.code in witness.codes
     assert {w.tokens.shape for w in by_id.values() if "padded" not in w.id} == {(1, 2)}
-    assert len({w.tokens for w in by_id.values() if "padded" not in w.id}) == 1  # found once, and tried again
+    assert len({w.tokens for w in by_id.values() if "padded" not in w.id}) == 1
+    assert len(sought) < len(by_id)  # what was found under one configuration is tried first under the next
 
     text = pytest_file.render(witness_of(result, mode="train+checkpointing"))
     assert "gradient_checkpointing_enable" in text
     assert len(text.splitlines()) < 40
     names: dict = {}
     exec(text, names)
-    with pytest.raises(AssertionError, match="it moves by"):
+    with pytest.raises(AssertionError, match="it moves by") as raised:
         names["test_lc101_is_fixed"]()
+    moved = float(str(raised.value).splitlines()[0].rpartition(" ")[2])
+    assert moved == pytest.approx(
+        witness_of(result, mode="train+checkpointing").delta, rel=1e-2
+    )  # with the same weights
     fixed = "from transformers import LlamaForCausalLM as OursForCausalLM"
     exec(text.replace("from ours import OursForCausalLM", fixed), names)
     names["test_lc101_is_fixed"]()

@@ -93,7 +93,7 @@ def test_all_changes_and_draws_are_made():
 
 def test_tokens_are_drawn_by_the_seed_of_the_prober_and_of_the_draw():
     def drawn(seed, draw):
-        return groups._changed(TOKENS, LATER, prober_of(models.toy(so_far), seed), Draw("d", draw)).tolist()
+        return groups.changed(prober_of(models.toy(so_far), seed), TOKENS, LATER, Draw("d", draw)).changed.tolist()
 
     assert drawn(1, 2) == drawn(1, 2) == drawn(0, 3)
     assert drawn(1, 2) != drawn(1, 3)
@@ -103,7 +103,7 @@ def test_tokens_are_drawn_by_the_seed_of_the_prober_and_of_the_draw():
 def test_two_tokens_change_into_each_other():
     prober = Prober(models.toy(so_far), plan_for, seq=SEQ, vocab_size=2, seed=0)
     tokens = TOKENS % 2
-    assert torch.equal(groups._changed(tokens, VALID, prober, DRAWS[0]), 1 - tokens)
+    assert torch.equal(groups.changed(prober, tokens, VALID, DRAWS[0]).changed, 1 - tokens)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
