@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from leakcheck.auditing.examine import Examined
 from leakcheck.config import Configuration
+from leakcheck.errors import SubjectCrash
 from leakcheck.findings import DeltaMatrix, HorizonMap
 from leakcheck.findings import worst as worst_of
 from leakcheck.probes import measure, precision
@@ -33,7 +34,7 @@ def horizon_map(examined: Examined) -> HorizonMap | None:
 
 
 def delta_matrix(prober: Prober, examined: Examined) -> DeltaMatrix | None:
-    """Change one token at a time; `None` where float64 cannot tell what is rounding.
+    """Change one token at a time; `None` where that cannot run, or float64 cannot tell what is rounding.
 
     Cost: as many rows as there are positions, and one; the same in float64 if an output moved that may not.
     """
@@ -46,7 +47,10 @@ def delta_matrix(prober: Prober, examined: Examined) -> DeltaMatrix | None:
     rows = torch.cat([base[None], torch.where(at, other, base)])  # [1 + seq, seq]
     one_by_one = not examined.probed.independent
 
-    deltas, relative = _moved(prober.model, rows, configuration, nullcontext, one_by_one=one_by_one)  # [output, input]
+    try:
+        deltas, relative = _moved(prober.model, rows, configuration, nullcontext, one_by_one=one_by_one)
+    except SubjectCrash:  # of a token that no cut stood before
+        return None
     latest, earliest = configuration.contract.latest(seq), configuration.contract.earliest(seq)
     places = torch.arange(seq)
     blind = (places > torch.tensor(latest)[:, None]) | (places < torch.tensor(earliest)[:, None])

@@ -26,9 +26,12 @@ from leakcheck.subjects import running
 from leakcheck.subjects.adapter import Adapter
 from leakcheck.subjects.decoding import cache_argument
 from leakcheck.subjects.function import bound
+from leakcheck.subjects.load import SEED
 from leakcheck.subjects.outputs import named_tensors, tensors_in
 from leakcheck.subjects.recipe import recipe
 from leakcheck.subjects.subject import Subject, input_embedding, logits_of, unwrapped
+
+_STORED = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ def witnesses(
         shown_by = [finding.code for finding in findings if shows(leak, finding)]
         if trial is not None and shown_by:
             witness = _witness(subject, settings, leak, trial, tuple(dict.fromkeys(shown_by)))
-            told.append(replace(witness, weights=weights, recipe=made, **_called(prober, leak, trial)))
+            told.append(replace(witness, weights=weights, recipe=made, **_without_leakcheck(prober, leak, trial)))
     return tuple(told)
 
 
@@ -105,7 +108,7 @@ def weights_hash(model: nn.Module) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes(tensor.dequantize() if tensor.is_quantized else tensor))
     return digest.hexdigest()
 
 
@@ -142,6 +145,7 @@ def _witness(subject: Subject, settings: Settings, leak: Leak, trial: Trial, fou
         },
         settings={
             "seed": settings.seed,
+            "model_seed": SEED,
             "contract": str(settings.contract),
             "inputs": list(settings.inputs),
             "outputs": list(settings.outputs),
@@ -162,11 +166,19 @@ def _witness(subject: Subject, settings: Settings, leak: Leak, trial: Trial, fou
     )
 
 
+def _without_leakcheck(prober: Prober, leak: Leak, trial: Trial) -> dict[str, Any]:
+    """What it takes to run either input by itself; nothing where it cannot be told."""
+    try:
+        return _called(prober, leak, trial)
+    except Exception:  # the witness stands without it
+        return {}
+
+
 def _called(prober: Prober, leak: Leak, trial: Trial) -> dict[str, Any]:
     """What the user's own forward is called with, for either input, and what of its outputs is looked at.
 
-    Nothing where that is more than one call, takes other things than tensors and plain values, or gives outputs of
-    another length.
+    Nothing where that is more than one call, takes other things than plain values and tensors that files can hold, or
+    gives outputs of another length.
     """
     model = unwrapped(prober.model)
     run = trial.question.same_as or trial.question.run
@@ -185,7 +197,8 @@ def _called(prober: Prober, leak: Leak, trial: Trial) -> dict[str, Any]:
         return {}
     tensors = [{k: _array(v) for k, v in call.items() if isinstance(v, Tensor)} for call in calls]
     options = {k: v for k, v in calls[0].items() if v is None or isinstance(v, bool | int | float | str)}
-    if tensors[0].keys() | options.keys() != calls[0].keys():
+    kinds = {array.dtype for arguments in tensors for array in arguments.values()}
+    if tensors[0].keys() | options.keys() != calls[0].keys() or not kinds <= _STORED:
         return {}
     expressions = {id(tensor): expression for expression, tensor in tensors_in(returned[0])}
     if isinstance(prober.model, Adapter):
@@ -223,6 +236,10 @@ def _recorded(model: nn.Module, calls: list[dict[str, Any]], returned: list[Any]
 
 
 def _array(tensor: Tensor) -> Array:
-    values = tensor.detach().cpu().contiguous()
-    data = base64.b64encode(values.reshape(-1).view(torch.uint8).numpy().tobytes()).decode()
-    return Array(str(values.dtype).removeprefix("torch."), tuple(values.shape), data)
+    data = base64.b64encode(_bytes(tensor)).decode()
+    return Array(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    dense = tensor.detach().cpu().to_dense() if tensor.layout != torch.strided else tensor.detach().cpu()
+    return dense.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

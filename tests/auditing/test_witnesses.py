@@ -20,6 +20,7 @@ from leakcheck.errors import SubjectCrash, UsageError
 from leakcheck.findings import AuditResult, Verdict, Witness
 from leakcheck.report import pytest_file
 from leakcheck.report.inputs import shown_by, values
+from leakcheck.report.witness import store
 
 HEAD = """
 import torch
@@ -363,6 +364,19 @@ def test_every_configuration_that_leaks_has_a_witness_and_a_test(written, monkey
     fixed = "from transformers import LlamaForCausalLM as OursForCausalLM"
     exec(text.replace("from ours import OursForCausalLM", fixed), names)
     names["test_lc101_is_fixed"]()
+
+
+def test_an_argument_that_no_file_can_hold_is_left_out(written, tmp_path: Path) -> None:
+    source = FEATURES.replace("features):", "features, gain):").replace(
+        '"float[batch, time, 20]"', '"float[batch, time, 20]", "gain": torch.ones(1, dtype=torch.bfloat16)'
+    )
+    result = audit(written(source))
+    assert result.verdict is Verdict.LEAK
+    assert {witness.arguments for witness in result.witnesses} == {()}
+    assert store(result, tmp_path / "stored").findings[0].reproduce.startswith("leakcheck replay")
+    assert replay(result.witnesses[0]).exact
+    with pytest.raises(UsageError, match="more than one plain call"):
+        pytest_file.render(result.witnesses[0])
 
 
 def test_what_no_test_can_be_written_of_is_said() -> None:
