@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
@@ -67,6 +68,7 @@ def build():
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Writes a subject into the working folder; its SPEC."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the tests that are written put the folder there
 
     def write(source: str, name: str = "subject.py") -> str:
         (tmp_path / name).write_text(textwrap.dedent(source))
@@ -337,7 +339,7 @@ class OursForCausalLM(LlamaForCausalLM):
 def test_every_configuration_that_leaks_has_a_witness_and_a_test(written, monkeypatch) -> None:
     sought = []
     monkeypatch.setattr(witnesses, "smallest", lambda *given: sought.append(given) or smallest(*given))
-    result = audit(written(OURS, "ours.py"), Settings(attention=("sdpa",), seq_len=5))
+    result = audit(written(OURS, "leaking_llama.py"), Settings(attention=("sdpa",), seq_len=5))
     leaks = [finding for finding in result.findings if finding.verdict is Verdict.LEAK]
     by_id = {witness.id: witness for witness in result.witnesses}
     assert len(by_id) == len(result.witnesses) == len(result.configurations) == 12
@@ -362,7 +364,7 @@ def test_every_configuration_that_leaks_has_a_witness_and_a_test(written, monkey
         witness_of(result, mode="train+checkpointing").delta, rel=1e-2
     )  # with the same weights
     fixed = "from transformers import LlamaForCausalLM as OursForCausalLM"
-    exec(text.replace("from ours import OursForCausalLM", fixed), names)
+    exec(text.replace("from leaking_llama import OursForCausalLM", fixed), names)
     names["test_lc101_is_fixed"]()
 
 
