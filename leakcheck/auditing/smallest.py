@@ -11,6 +11,7 @@ from leakcheck.auditing.policies import POLICIES
 from leakcheck.auditing.policies.question import Order, Question
 from leakcheck.auditing.policies.running import forward
 from leakcheck.config import Configuration
+from leakcheck.findings import WorstCase
 from leakcheck.probes import measure, precision
 from leakcheck.probes.draws import BASE, DRAWS, Batch, batches
 from leakcheck.probes.groups import MORE_DRAWS, Move, Pair, changed, shown
@@ -115,7 +116,8 @@ def of_time_at(prober: Prober, configuration: Configuration, probed: Probed) -> 
         if seq == prober.seq and probed.aimed is not None:
             work = [probed.aimed]
         for batch in work:
-            for row in _rows(sized, batch, configuration, probed.independent):
+            known = probed.logits.worst if seq == prober.seq else None
+            for row in _rows(sized, batch, configuration, probed.independent, known):
                 pair = Pair(batch.tokens[None, BASE], batch.tokens[None, row], batch.scale[None, row])
                 found = put(sized, configuration, question, pair)
                 if found is not None:
@@ -125,9 +127,13 @@ def of_time_at(prober: Prober, configuration: Configuration, probed: Probed) -> 
     return attempt
 
 
-def _rows(prober: Prober, batch: Batch, configuration: Configuration, independent: bool) -> list[int]:
-    """The rows of a batch to try: the one that moves most; where rows have to run one by one, some of each draw."""
-    if independent:
+def _rows(
+    prober: Prober, batch: Batch, configuration: Configuration, independent: bool, known: WorstCase | None
+) -> list[int]:
+    """The rows of a batch to try: the one that is known to move most, or does; one by one, some of each draw."""
+    if known is not None and batch.has(known):
+        cases = [(known.draw, known.cut)]
+    elif independent:
         model, _ = prober.double
         try:
             with running.configured(model, configuration):

@@ -140,6 +140,24 @@ def build():
     assert replay(witness).exact
 
 
+def test_one_cut_of_many_is_found_where_rows_run_one_by_one(written) -> None:
+    hidden = """
+class Ours(Model):
+    def mix(self, x):  # in train mode one position reads the next one, at one length
+        x = nn.functional.dropout(x, 0.2, self.training)
+        if self.training and x.shape[1] == 47:
+            x = x + torch.eye(47)[22][:, None] * x[:, 23:24]
+        return x
+
+def build():
+    return Ours()
+"""
+    (witness,) = audit(written(HEAD + hidden), Settings(seq_len=47)).witnesses
+    assert witness.configuration["mode"] == "train"
+    assert (witness.position, values(witness.tokens).shape) == (22, (1, 47))
+    assert replay(witness).exact
+
+
 def test_what_does_not_leak_has_none(written) -> None:
     assert audit(written(HEAD.replace("LEAKY = True", "LEAKY = False") + AHEAD)).witnesses == ()
 
