@@ -7,15 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakcheck.auditing.policies import POLICIES
-from leakcheck.auditing.policies.following import follow
+from leakcheck.auditing.policies import POLICIES, Judge
 from leakcheck.auditing.proof import Prover
 from leakcheck.auditing.smallest import asked
 from leakcheck.auditing.witnesses import versions, weights_hash
 from leakcheck.checkpoints import plan_for
 from leakcheck.config import Configuration, parse_contract
 from leakcheck.errors import UsageError
-from leakcheck.findings import Array, Replayed, Witness
+from leakcheck.findings import Array, Replayed, Verdict, Witness
 from leakcheck.probes.groups import Pair, shown
 from leakcheck.probes.probe import Prober
 from leakcheck.subjects import running, state
@@ -89,7 +88,10 @@ def _replayed(witness: Witness, subject: Subject) -> Replayed:
 
 
 def _proven(witness: Witness, subject: Subject, configuration: Configuration) -> bool:
-    """Whether flow proves, at the length of an audit, that nothing of the kind can happen under the configuration."""
+    """Whether flow proves, at the length of an audit, that nothing of the kind can happen under the configuration.
+
+    By what an audit asks of a proof, its controls included; not where a soft mask bears it.
+    """
     prober = Prober(
         subject.model,
         plan_for,
@@ -98,9 +100,9 @@ def _proven(witness: Witness, subject: Subject, configuration: Configuration) ->
         seed=witness.settings["seed"],
     )
     if witness.policy not in POLICIES:
-        return Prover(prober).prove(configuration).holds
-    question = asked(prober, configuration, witness.policy, witness.question)
-    return question is not None and bool(question.orders) and follow(prober, configuration, question).proven
+        return Prover(prober).prove(configuration).hard
+    answers = Judge(prober).judge(POLICIES[witness.policy], configuration).answers[witness.question :]
+    return bool(answers) and answers[0].verdict is Verdict.PROVEN and not answers[0].soft_masks
 
 
 def _configuration(witness: Witness) -> Configuration:

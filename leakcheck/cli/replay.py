@@ -34,7 +34,7 @@ def replay(
         at = f"position {found.position} of row {found.row}"
         typer.echo(visible(f"STILL LEAKS: {where}: {at} moves by {number(found.delta)}, which may not ({same})"))
     else:
-        beyond = ", and flow proves that no inputs could move it" if found.proven else ""
+        beyond = ", and flow proves that at the length of an audit none can" if found.proven else ""
         at = f"position {recorded.position} of row {recorded.row}"
         typer.echo(visible(f"FIXED: {where}: {at} does not move any more{beyond}"))
     if not found.same_weights:
